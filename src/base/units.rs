@@ -1,0 +1,85 @@
+//! Newtypes for what must not be mixed: addresses, generations, segments, inode numbers.
+
+use std::fmt;
+
+/// Bytes in one block, the unit of allocation, encryption and checksums.
+pub const BLOCK_SIZE: usize = 4096;
+/// The same as a `u64`, for arithmetic on offsets.
+pub const BLOCK_SIZE_U64: u64 = BLOCK_SIZE as u64;
+
+macro_rules! unit {
+    ($(#[$doc:meta])* $name:ident, $int:ty) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        pub struct $name(pub $int);
+        impl $name {
+            /// The bare number.
+            #[must_use]
+            pub const fn get(self) -> $int {
+                self.0
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({})", stringify!($name), self.0)
+            }
+        }
+    };
+}
+
+unit!(
+    /// Address of a block on the pool's device, in blocks of 4 KiB from its start.
+    BlockAddr,
+    u64
+);
+unit!(
+    /// Number of the interval between two checkpoints. Never repeats within a pool (docs/format.md).
+    Generation,
+    u64
+);
+unit!(
+    /// One line of history between two cuts: what a run in a region map is accounted to.
+    SegmentId,
+    u32
+);
+unit!(
+    /// A line of history: the chain of segments of one head, or of what is left of it.
+    LineId,
+    u32
+);
+unit!(
+    /// Inode number: 64 bits, persistent, never used again within a cluster.
+    InodeNo,
+    u64
+);
+
+impl BlockAddr {
+    /// Offset of the block on the device, in bytes.
+    #[must_use]
+    pub const fn offset_bytes(self) -> u64 {
+        self.0 * BLOCK_SIZE_U64
+    }
+    /// The address `blocks` further on.
+    #[must_use]
+    pub const fn plus(self, blocks: u64) -> Self {
+        Self(self.0 + blocks)
+    }
+}
+
+impl Generation {
+    /// The next interval.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl SegmentId {
+    /// The segment of the pool's own blocks: catalog nodes.
+    pub const POOL: Self = Self(1);
+}

@@ -1,0 +1,6 @@
+//! Strongroom: an encrypted snapshot filesystem for database storage.
+//!
+//! The rooms, lowest first; each may use those above it in this list that `docs/architecture.md`
+//! names, and `tests/tidy.rs` holds every import to that table.
+
+pub mod base; // shared words: ids, units, limits, time, cursors, problem codes
