@@ -44,11 +44,7 @@ pub fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, CodecError> {
 /// [`CodecError::Decode`], [`CodecError::Trailing`]
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let (record, used) = bincode::serde::decode_from_slice(bytes, config())?;
-    if used == bytes.len() {
-        Ok(record)
-    } else {
-        Err(CodecError::Trailing)
-    }
+    if used == bytes.len() { Ok(record) } else { Err(CodecError::Trailing) }
 }
 
 #[cfg(test)]
@@ -59,16 +55,10 @@ mod tests {
     fn golden_bytes_and_trailing_bytes_refused() {
         let bytes = encode(&(7u32, "ab".to_owned())).unwrap();
         assert_eq!(bytes, [7, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, b'a', b'b']);
-        assert_eq!(
-            decode::<(u32, String)>(&bytes).unwrap(),
-            (7, "ab".to_owned())
-        );
+        assert_eq!(decode::<(u32, String)>(&bytes).unwrap(), (7, "ab".to_owned()));
         let mut longer = bytes.clone();
         longer.push(0);
-        assert!(matches!(
-            decode::<(u32, String)>(&longer),
-            Err(CodecError::Trailing)
-        ));
+        assert!(matches!(decode::<(u32, String)>(&longer), Err(CodecError::Trailing)));
         assert!(
             decode::<(u32, String)>(&[7, 0, 0, 0, 255, 255, 255, 255, 255, 255, 255, 255]).is_err()
         );

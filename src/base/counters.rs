@@ -14,11 +14,7 @@ pub struct Counter {
 
 impl Counter {
     const fn new(name: &'static str, help: &'static str) -> Self {
-        Self {
-            name,
-            help,
-            value: AtomicU64::new(0),
-        }
+        Self { name, help, value: AtomicU64::new(0) }
     }
     /// One more.
     pub fn increment(&self) {

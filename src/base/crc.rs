@@ -11,10 +11,7 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
 #[must_use]
 pub fn crc32c_blocks(bytes: &[u8]) -> Vec<u32> {
     debug_assert_eq!(bytes.len() % crate::base::BLOCK_SIZE, 0);
-    bytes
-        .chunks_exact(crate::base::BLOCK_SIZE)
-        .map(crc32c)
-        .collect()
+    bytes.chunks_exact(crate::base::BLOCK_SIZE).map(crc32c).collect()
 }
 
 #[cfg(test)]

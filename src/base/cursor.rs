@@ -53,10 +53,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`DecodeError::Short`] where fewer are left.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (head, rest) = self
-            .rest
-            .split_first_chunk::<N>()
-            .ok_or(DecodeError::Short)?;
+        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(DecodeError::Short)?;
         self.rest = rest;
         Ok(*head)
     }
@@ -123,22 +120,14 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`DecodeError::Trailing`]
     pub const fn finish(&self) -> Result<(), DecodeError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError::Trailing)
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }
     }
     /// That all that is left is zero (canonical bytes).
     ///
     /// # Errors
     /// [`DecodeError::Reserved`]
     pub fn finish_zero(&self) -> Result<(), DecodeError> {
-        if self.rest.iter().all(|b| *b == 0) {
-            Ok(())
-        } else {
-            Err(DecodeError::Reserved)
-        }
+        if self.rest.iter().all(|b| *b == 0) { Ok(()) } else { Err(DecodeError::Reserved) }
     }
     /// Extension fields to the end: `(tag u16, length u32, bytes)`. A tag whose highest bit is set
     /// may be skipped by a reader that does not know it; any other unknown tag is an error.
@@ -241,13 +230,7 @@ mod tests {
     #[test]
     fn reads_back_what_was_written_and_stops_at_the_end() {
         let mut w = Writer::new();
-        w.u8(1)
-            .u16(2)
-            .u32(3)
-            .u64(4)
-            .i64(-5)
-            .sized(b"six")
-            .extension(0x8007, b"seven");
+        w.u8(1).u16(2).u32(3).u64(4).i64(-5).sized(b"six").extension(0x8007, b"seven");
         let bytes = w.into_bytes();
         let mut r = Reader::new(&bytes);
         assert_eq!(

@@ -83,9 +83,7 @@ impl FromStr for SnapshotId {
             .strip_prefix("snap-")
             .filter(|d| d.len() == 16 && d.bytes().all(|b| b.is_ascii_hexdigit()))
             .ok_or_else(|| IdError::Malformed(text.to_owned()))?;
-        u64::from_str_radix(digits, 16)
-            .map(Self)
-            .map_err(|_| IdError::Malformed(text.to_owned()))
+        u64::from_str_radix(digits, 16).map(Self).map_err(|_| IdError::Malformed(text.to_owned()))
     }
 }
 
@@ -147,10 +145,8 @@ impl fmt::Debug for ClusterName {
 impl FromStr for ClusterName {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let first_ok = text
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let first_ok =
+            text.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         let rest_ok = text.bytes().all(|b| {
             b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-')
         });
@@ -200,16 +196,7 @@ mod tests {
         for good in ["db", "a.b_c-1", "0"] {
             assert!(good.parse::<ClusterName>().is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "-a",
-            ".a",
-            "A",
-            "a/b",
-            "snap-1234",
-            "ä",
-            &"a".repeat(65),
-        ] {
+        for bad in ["", "-a", ".a", "A", "a/b", "snap-1234", "ä", &"a".repeat(65)] {
             assert!(bad.parse::<ClusterName>().is_err(), "{bad}");
         }
     }

@@ -66,10 +66,7 @@ impl FromStr for EncryptionKeyId {
         let Some((scheme, rest)) = text.split_once(':') else {
             return local(text);
         };
-        let scheme_ok = scheme
-            .bytes()
-            .next()
-            .is_some_and(|b| b.is_ascii_lowercase())
+        let scheme_ok = scheme.bytes().next().is_some_and(|b| b.is_ascii_lowercase())
             && scheme
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
@@ -84,10 +81,8 @@ impl FromStr for EncryptionKeyId {
 }
 
 fn local(name: &str) -> Result<EncryptionKeyId, KeyIdError> {
-    let first_ok = name
-        .bytes()
-        .next()
-        .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    let first_ok =
+        name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     let rest_ok = name
         .bytes()
         .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'));
@@ -113,16 +108,7 @@ mod tests {
 
     #[test]
     fn bad_ids_are_refused() {
-        for bad in [
-            "",
-            "local:k",
-            "local://",
-            "local://A",
-            ":x",
-            "a b",
-            "K",
-            "x:",
-        ] {
+        for bad in ["", "local:k", "local://", "local://A", ":x", "a b", "K", "x:"] {
             assert!(bad.parse::<EncryptionKeyId>().is_err(), "{bad}");
         }
     }

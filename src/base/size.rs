@@ -16,9 +16,7 @@ pub enum SizeError {
 }
 
 fn split(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     Some((text[..end].parse().ok()?, text[end..].trim_start()))
 }
 
@@ -57,10 +55,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, SizeError> {
         "w" => 604_800,
         _ => return Err(bad()),
     };
-    number
-        .checked_mul(seconds)
-        .map(Duration::from_secs)
-        .ok_or_else(bad)
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(bad)
 }
 
 /// `1.5 GiB`, `17 B`: for tables.

@@ -14,9 +14,7 @@ impl Timestamp {
     /// From whole seconds since the epoch.
     #[must_use]
     pub const fn from_secs(secs: i64) -> Self {
-        Self {
-            ns: secs.saturating_mul(1_000_000_000),
-        }
+        Self { ns: secs.saturating_mul(1_000_000_000) }
     }
     /// Whole seconds since the epoch, rounded down.
     #[must_use]
@@ -26,14 +24,8 @@ impl Timestamp {
     /// This time and `seconds` more, at the ends of the range held.
     #[must_use]
     pub const fn plus_secs(self, seconds: u64) -> Self {
-        let add = if seconds > i64::MAX as u64 {
-            i64::MAX
-        } else {
-            seconds as i64
-        };
-        Self {
-            ns: self.ns.saturating_add(add.saturating_mul(1_000_000_000)),
-        }
+        let add = if seconds > i64::MAX as u64 { i64::MAX } else { seconds as i64 };
+        Self { ns: self.ns.saturating_add(add.saturating_mul(1_000_000_000)) }
     }
 }
 
