@@ -4,5 +4,6 @@
 //! names, and `tests/tidy.rs` holds every import to that table.
 
 pub mod base; // shared words: ids, units, limits, time, cursors, problem codes
+pub mod sys; // the operating system: the only unsafe
+pub mod crypto; // the construction: blocks, seals, derivation, key types
 pub mod block; // pointers, regions and allocation, sealed reads and writes of blocks
-pub mod crypto; // the construction: XTS, tags, derivation, sealing, key types

@@ -1,0 +1,42 @@
+//! The clock: wall time for people and retention, monotonic time for deadlines.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::base::Timestamp;
+
+static START: OnceLock<Instant> = OnceLock::new();
+
+/// Wall time now, in nanoseconds since 1970. It can jump; never compute a deadline from it.
+#[must_use]
+pub fn now() -> Timestamp {
+    let ns = match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
+    };
+    Timestamp { ns }
+}
+
+/// Time since this process first asked. It never goes back.
+#[must_use]
+pub fn monotonic() -> Duration {
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// Lets the calling thread wait.
+pub fn sleep(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn monotonic_time_grows_and_wall_time_is_of_this_century() {
+        let before = monotonic();
+        sleep(Duration::from_millis(2));
+        assert!(monotonic() >= before + Duration::from_millis(2));
+        assert!(now() > Timestamp::from_secs(1_700_000_000));
+    }
+}

@@ -1,0 +1,373 @@
+//! Files and block devices by descriptor: direct I/O, flush, allocation, holes, locks, and the
+//! replacement of a small file in one step.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::sys::random;
+
+/// BLKDISCARD of `linux/fs.h`: `_IO(0x12, 119)`.
+const BLKDISCARD: libc::Ioctl = 0x1277;
+/// BLKGETSIZE64 of `linux/fs.h`: `_IOR(0x12, 114, size_t)`.
+const BLKGETSIZE64: libc::Ioctl = 0x8008_1272;
+/// BLKSSZGET of `linux/fs.h`: `_IO(0x12, 104)`.
+const BLKSSZGET: libc::Ioctl = 0x1268;
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn to_off(value: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))
+}
+
+fn file_of(fd: impl AsFd) -> io::Result<File> {
+    Ok(File::from(fd.as_fd().try_clone_to_owned()?))
+}
+
+/// Opens an existing file or block device past the page cache. The second value: whether the
+/// filesystem took O_DIRECT; where it did not, the descriptor goes through the cache.
+///
+/// # Errors
+/// The kernel's, such as "not found", "permission denied".
+pub fn open_direct(path: &Path, write: bool) -> io::Result<(OwnedFd, bool)> {
+    let open = |flags: libc::c_int| {
+        OpenOptions::new().read(true).write(write).custom_flags(flags | libc::O_CLOEXEC).open(path)
+    };
+    match open(libc::O_DIRECT) {
+        Ok(file) => Ok((file.into(), true)),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok((open(0)?.into(), false)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Creates a file that was not there, readable and writable by its owner only, of `size_bytes`
+/// without any block allocated.
+///
+/// # Errors
+/// `AlreadyExists`, or the kernel's.
+pub fn create_sparse(path: &Path, size_bytes: u64) -> io::Result<OwnedFd> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_CLOEXEC)
+        .open(path)?;
+    file.set_len(size_bytes)?;
+    Ok(file.into())
+}
+
+/// Reads exactly `buf.len()` bytes at `offset`.
+///
+/// # Errors
+/// The kernel's; `UnexpectedEof` where the file ends before.
+pub fn pread(fd: &OwnedFd, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < buf.len() {
+        let rest = &mut buf[done..];
+        let at = to_off(offset + done as u64)?;
+        // SAFETY: the pointer and length are those of a slice that is exclusively borrowed.
+        let n = unsafe { libc::pread(fd.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len(), at) };
+        match usize::try_from(n) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => done += n,
+            Err(_) => retry_if_interrupted()?,
+        }
+    }
+    Ok(())
+}
+
+/// Writes all of `buf` at `offset`.
+///
+/// # Errors
+/// The kernel's; part of the bytes may be written then.
+pub fn pwrite(fd: &OwnedFd, buf: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < buf.len() {
+        let rest = &buf[done..];
+        let at = to_off(offset + done as u64)?;
+        // SAFETY: the pointer and length are those of a borrowed slice.
+        let n = unsafe { libc::pwrite(fd.as_raw_fd(), rest.as_ptr().cast(), rest.len(), at) };
+        match usize::try_from(n) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => done += n,
+            Err(_) => retry_if_interrupted()?,
+        }
+    }
+    Ok(())
+}
+
+fn retry_if_interrupted() -> io::Result<()> {
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}
+
+/// Makes what was written durable, with the file's size, and flushes the device's own cache.
+/// Never retried: after a failure the kernel has dropped what it could not write.
+///
+/// # Errors
+/// The kernel's.
+pub fn fdatasync(fd: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open; no memory is passed.
+    check(unsafe { libc::fdatasync(fd.as_raw_fd()) })
+}
+
+/// Allocates the range on the filesystem beneath, so that writing to it cannot run out of space.
+///
+/// # Errors
+/// The kernel's; `ENOSPC` where the filesystem is full, `EOPNOTSUPP` where it cannot.
+pub fn fallocate_keep(fd: &OwnedFd, offset: u64, len: u64) -> io::Result<()> {
+    fallocate(fd, libc::FALLOC_FL_KEEP_SIZE, offset, len)
+}
+
+/// Gives the range's blocks back to the filesystem beneath; it reads as zeros afterwards.
+///
+/// # Errors
+/// The kernel's; `EOPNOTSUPP` where the filesystem cannot.
+pub fn punch_hole(fd: &OwnedFd, offset: u64, len: u64) -> io::Result<()> {
+    fallocate(fd, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, offset, len)
+}
+
+fn fallocate(fd: &OwnedFd, mode: libc::c_int, offset: u64, len: u64) -> io::Result<()> {
+    let (offset, len) = (to_off(offset)?, to_off(len)?);
+    loop {
+        // SAFETY: the descriptor is open; no memory is passed.
+        let result = check(unsafe { libc::fallocate(fd.as_raw_fd(), mode, offset, len) });
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+/// Sets a regular file's size.
+///
+/// # Errors
+/// The kernel's.
+pub fn set_size(fd: &OwnedFd, size_bytes: u64) -> io::Result<()> {
+    // SAFETY: the descriptor is open; no memory is passed.
+    check(unsafe { libc::ftruncate(fd.as_raw_fd(), to_off(size_bytes)?) })
+}
+
+/// Size in bytes of a file or block device.
+///
+/// # Errors
+/// The kernel's.
+pub fn size(fd: &OwnedFd) -> io::Result<u64> {
+    let meta = file_of(fd)?.metadata()?;
+    if meta.file_type().is_block_device() { block_device_size(fd) } else { Ok(meta.len()) }
+}
+
+/// Size in bytes of a block device.
+///
+/// # Errors
+/// The kernel's; `ENOTTY` where it is none.
+pub fn block_device_size(fd: &OwnedFd) -> io::Result<u64> {
+    let mut bytes = 0u64;
+    // SAFETY: BLKGETSIZE64 writes one u64 to the pointer, which is to a local u64.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), BLKGETSIZE64, &raw mut bytes) })?;
+    Ok(bytes)
+}
+
+/// Bytes of a block device's logical sector, the unit of its direct I/O.
+///
+/// # Errors
+/// The kernel's; `ENOTTY` where it is no block device.
+pub fn logical_sector_bytes(fd: &OwnedFd) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: BLKSSZGET writes one int to the pointer, which is to a local int.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), BLKSSZGET, &raw mut bytes) })?;
+    u32::try_from(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Tells a block device that the range holds nothing of worth.
+///
+/// # Errors
+/// The kernel's; `EOPNOTSUPP` where the device cannot.
+pub fn discard_block_device(fd: &OwnedFd, offset: u64, len: u64) -> io::Result<()> {
+    let range = [offset, len];
+    // SAFETY: BLKDISCARD reads two u64 from the pointer, which is to a local array of two.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), BLKDISCARD, range.as_ptr()) })
+}
+
+/// Drops the kernel's clean cached pages of the file, so that the next read asks the device.
+///
+/// # Errors
+/// The kernel's.
+pub fn drop_cache(fd: &OwnedFd) -> io::Result<()> {
+    // SAFETY: the descriptor is open; no memory is passed.
+    let code = unsafe { libc::posix_fadvise(fd.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(code)) }
+}
+
+/// Takes the file's exclusive lock (flock(2)) for as long as the descriptor stays open, without
+/// waiting. `false`: somebody else has it.
+///
+/// # Errors
+/// The kernel's.
+pub fn lock_exclusive(fd: &OwnedFd) -> io::Result<bool> {
+    // SAFETY: the descriptor is open; no memory is passed.
+    match check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EWOULDBLOCK) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a directory's entries durable.
+///
+/// # Errors
+/// The kernel's.
+pub fn sync_directory(path: &Path) -> io::Result<()> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC)
+        .open(path)?
+        .sync_all()
+}
+
+/// Replaces a small file in one durable step: a new file beside it, fsync, rename, fsync of the
+/// directory. After a crash the old bytes or the new ones are there, never a mixture.
+///
+/// # Errors
+/// The kernel's; the old file stands then, and nothing is left beside it.
+pub fn write_file_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(name);
+    beside.push(format!(".{:016x}", random::u64()));
+    let beside: PathBuf = parent.join(beside);
+    let result = write_new(&beside, bytes, mode).and_then(|()| std::fs::rename(&beside, path));
+    if result.is_err() {
+        let _ = std::fs::remove_file(&beside);
+        return result;
+    }
+    sync_directory(parent)
+}
+
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Overwrites a file's bytes with zeros, makes that durable and removes it. Best effort: what the
+/// medium or a copy-on-write filesystem keeps of the old bytes is out of reach.
+///
+/// # Errors
+/// The kernel's.
+pub fn overwrite_and_remove(path: &Path) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
+        .open(path)?;
+    let zeros = [0u8; 4096];
+    let len = file.metadata()?.len();
+    let mut at = 0;
+    while at < len {
+        let n = (len - at).min(zeros.len() as u64);
+        file.write_all_at(&zeros[..usize::try_from(n).unwrap_or(zeros.len())], at)?;
+        at += n;
+    }
+    file.sync_all()?;
+    std::fs::remove_file(path)?;
+    sync_directory(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+/// The name of the filesystem that holds `path`, for what it promises of overwriting, by its
+/// number in statfs(2): `ext4`, `xfs`, `btrfs`, `zfs`, `overlay`, `nfs`, `tmpfs`, or `other`.
+///
+/// # Errors
+/// The kernel's.
+pub fn filesystem_name(path: &Path) -> io::Result<&'static str> {
+    let text =
+        CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: `statfs` is plain integers, for which zero is a value.
+    let mut out: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is NUL-terminated, and the kernel writes one `statfs` to the local one.
+    check(unsafe { libc::statfs(text.as_ptr(), &raw mut out) })?;
+    Ok(match u32::try_from(out.f_type & 0xffff_ffff).unwrap_or(0) {
+        0xef53 => "ext4",
+        0x5846_5342 => "xfs",
+        0x9123_683e => "btrfs",
+        0x2fc1_2fc1 => "zfs",
+        0x794c_7630 => "overlay",
+        0x6969 => "nfs",
+        0x0102_1994 => "tmpfs",
+        0xf2f5_2010 => "f2fs",
+        0xff53_4d42 | 0xfe53_4d42 => "smb",
+        0x6573_5546 => "fuse",
+        _ => "other",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::AlignedBuf;
+
+    #[test]
+    fn direct_reads_see_direct_writes_and_holes_read_as_zeros() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        drop(create_sparse(&path, 1 << 20).unwrap());
+        assert_eq!(create_sparse(&path, 1).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let (fd, _direct) = open_direct(&path, true).unwrap();
+        assert_eq!(size(&fd).unwrap(), 1 << 20);
+        fallocate_keep(&fd, 0, 65_536).unwrap();
+        pwrite(&fd, &AlignedBuf::from_slice(&[7; 8192]), 4096).unwrap();
+        fdatasync(&fd).unwrap();
+        let mut back = AlignedBuf::new(8192);
+        pread(&fd, &mut back, 4096).unwrap();
+        assert!(back.iter().all(|b| *b == 7));
+        punch_hole(&fd, 4096, 4096).unwrap();
+        pread(&fd, &mut back, 4096).unwrap();
+        assert!(back[..4096].iter().all(|b| *b == 0) && back[4096..].iter().all(|b| *b == 7));
+        let past = pread(&fd, &mut back, (1 << 20) - 4096).unwrap_err();
+        assert_eq!(past.kind(), io::ErrorKind::UnexpectedEof);
+        set_size(&fd, 2 << 20).unwrap();
+        assert_eq!(size(&fd).unwrap(), 2 << 20);
+    }
+
+    #[test]
+    fn a_lock_is_had_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let first = create_sparse(&path, 0).unwrap();
+        let (second, _) = open_direct(&path, true).unwrap();
+        assert!(lock_exclusive(&first).unwrap());
+        assert!(!lock_exclusive(&second).unwrap());
+        drop(first);
+        assert!(lock_exclusive(&second).unwrap());
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        write_file_atomic(&path, b"one", 0o600).unwrap();
+        write_file_atomic(&path, b"two", 0o600).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(write_file_atomic(&dir.path().join("missing/f"), b"", 0o600).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        overwrite_and_remove(&path).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,23 @@
+//! The operating system, behind one narrow door: the only room with `unsafe` code.
+//!
+//! Clock, randomness, threads and locks; secret memory and aligned buffers; file and device I/O by
+//! descriptor; what a process says about itself; who is at the other end of a socket. Everything
+//! above asks here, so that a test can stand in for time and a reader can find every system call.
+//!
+//! It promises that each function does one thing of the kernel's and reports the kernel's answer.
+//! It must not know pools, keys' meaning or file formats.
+
+#![allow(unsafe_code)] // the one place: system calls and mappings; each block says why it is sound
+
+pub mod aligned;
+pub mod clock;
+pub mod file_io;
+pub mod peer;
+pub mod process;
+pub mod random;
+pub mod secret_memory;
+pub mod sync;
+pub mod threads;
+
+pub use aligned::AlignedBuf;
+pub use secret_memory::SecretBytes;
