@@ -29,7 +29,7 @@ pub use derive::{
 pub use mac::{constant_time_eq, hmac_sha256};
 pub use names::name_hash;
 pub use passphrase::{KdfError, KdfParams, passphrase_secret};
-pub use seal::{OpenError, SEAL_OVERHEAD, open, seal, seal_id};
+pub use seal::{OpenError, SEAL_OVERHEAD, Seal, open, seal, seal_id};
 pub use secret::{
     ClusterKey, ClusterSecret, EngineKey, HeaderSalt, KeyringFileKey, KeyringSecret, LocalKey,
     LogInnerKey, LogOuterKey, LogSeed, NameHashKey, RingKey, RootSecret, SlotKey,

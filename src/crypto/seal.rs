@@ -71,18 +71,46 @@ fn seal_with(
     ad: &[u8],
     plain: &[u8],
 ) -> Vec<u8> {
-    let derived = derived(key, label, ad, nonce);
-    let mut out = Vec::with_capacity(plain.len() + SEAL_OVERHEAD);
-    out.extend_from_slice(nonce);
-    out.extend_from_slice(&derived.commitment);
-    out.extend_from_slice(plain);
-    let body = &mut out[NONCE_BYTES + COMMITMENT_BYTES..];
-    let tag = derived
-        .cipher
-        .encrypt_inout_detached(&Nonce::default(), b"", body.into())
-        .expect("a record is shorter than 64 GiB");
-    out.extend_from_slice(&tag);
-    out
+    Seal { nonce: *nonce, derived: derived(key, label, ad, nonce) }.finish(plain)
+}
+
+/// A seal that is begun before its plaintext is known: its commitment depends on key, label,
+/// context and N alone, so another record can bind itself to it, and it to that one.
+pub struct Seal {
+    nonce: [u8; NONCE_BYTES],
+    derived: Derived,
+}
+
+impl Seal {
+    /// Draws N and derives the sealing key.
+    #[must_use]
+    pub fn begin(key: &[u8; 32], label: &str, ad: &[u8]) -> Self {
+        let nonce = random::array();
+        Self { nonce, derived: derived(key, label, ad, &nonce) }
+    }
+
+    /// C, as [`seal_id`] reads it from the finished seal.
+    #[must_use]
+    pub const fn commitment(&self) -> [u8; COMMITMENT_BYTES] {
+        self.derived.commitment
+    }
+
+    /// Seals `plain`, as [`seal`] does.
+    #[must_use]
+    pub fn finish(self, plain: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(plain.len() + SEAL_OVERHEAD);
+        out.extend_from_slice(&self.nonce);
+        out.extend_from_slice(&self.derived.commitment);
+        out.extend_from_slice(plain);
+        let body = &mut out[NONCE_BYTES + COMMITMENT_BYTES..];
+        let tag = self
+            .derived
+            .cipher
+            .encrypt_inout_detached(&Nonce::default(), b"", body.into())
+            .expect("a record is shorter than 64 GiB");
+        out.extend_from_slice(&tag);
+        out
+    }
 }
 
 /// Opens what [`seal`] sealed under the same key, label and context.
