@@ -7,3 +7,4 @@ pub mod base; // shared words: ids, units, limits, time, cursors, problem codes
 pub mod sys; // the operating system: the only unsafe
 pub mod crypto; // the construction: blocks, seals, derivation, key types
 pub mod block; // pointers, regions and allocation, sealed reads and writes of blocks
+pub mod fuse; // the adapter from fuser to a volume, mount options, sessions

@@ -11,7 +11,11 @@
 
 pub mod aligned;
 pub mod clock;
+pub mod file_handle;
 pub mod file_io;
+pub mod fuse_mount;
+pub mod mount_point;
+pub mod mount_table;
 pub mod peer;
 pub mod process;
 pub mod random;
