@@ -8,3 +8,4 @@ pub mod sys; // the operating system: the only unsafe
 pub mod crypto; // the construction: blocks, seals, derivation, key types
 pub mod block; // pointers, regions and allocation, sealed reads and writes of blocks
 pub mod fuse; // the adapter from fuser to a volume, mount options, sessions
+pub mod control; // the wire: typed requests and replies, trait Api, server and client over a Unix socket

@@ -43,6 +43,7 @@ problems! {
     RequestTimeout, "request-timeout", 1, "the request did not arrive in time";
     Forbidden, "forbidden", 1, "not allowed";
     NotFound, "not-found", 1, "no such route";
+    MethodNotAllowed, "method-not-allowed", 2, "the route does not take that method";
     ClusterNotFound, "cluster-not-found", 1, "no such cluster";
     SnapshotNotFound, "snapshot-not-found", 1, "no such snapshot";
     SnapshotAmbiguous, "snapshot-ambiguous", 1, "the prefix names several snapshots";

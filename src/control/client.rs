@@ -1,0 +1,216 @@
+//! The other end: one blocking request per connection.
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::base::{ProblemCode, limits};
+use crate::control::api::Reply;
+use crate::control::problem::Problem;
+use crate::control::types::{Job, JobState};
+use crate::sys;
+
+/// An answer larger than this is no answer.
+const ANSWER_BYTES_MAX: u64 = 256 << 20;
+/// How often a job is asked after.
+const JOB_POLL: Duration = Duration::from_millis(200);
+
+/// Speaks to the daemon that serves a socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+/// One part of a path, percent-encoded.
+#[must_use]
+pub fn segment(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+impl Client {
+    /// A client of that socket; nothing is connected yet.
+    #[must_use]
+    pub fn new(socket: impl Into<PathBuf>) -> Self {
+        Self { socket: socket.into() }
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Whether somebody serves the socket.
+    ///
+    /// # Errors
+    /// [`ProblemCode::Forbidden`] where this user may not connect, so cannot know.
+    pub fn is_served(&self) -> Reply<bool> {
+        match self.connect() {
+            Ok(_) => Ok(true),
+            Err(problem) if problem.code == ProblemCode::NoDaemon => Ok(false),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    fn connect(&self) -> Reply<UnixStream> {
+        let shown = self.socket.display();
+        if self.socket.as_os_str().len() > limits::SOCKET_PATH_BYTES_MAX {
+            let max = limits::SOCKET_PATH_BYTES_MAX;
+            let detail = format!("the socket's path {shown} is longer than {max} bytes");
+            return Err(Problem::new(ProblemCode::Config, detail)
+                .with_hint("choose a shorter one by --socket or STRONGROOM_SOCKET"));
+        }
+        UnixStream::connect(&self.socket).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                Problem::new(ProblemCode::NoDaemon, format!("no daemon serves {shown}"))
+            }
+            io::ErrorKind::PermissionDenied => {
+                Problem::new(ProblemCode::Forbidden, format!("{shown}: {error}"))
+                    .with_hint("root, the daemon's own user and members of adminGroup may")
+            }
+            _ => Problem::new(ProblemCode::Io, format!("{shown}: {error}")),
+        })
+    }
+
+    /// `GET`, a typed reply.
+    ///
+    /// # Errors
+    /// What the daemon answers, or why it cannot be asked; as for all below.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Reply<T> {
+        typed(&self.exchange("GET", path, None)?.body)
+    }
+
+    /// `GET`, the text of the reply.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn get_text(&self, path: &str) -> Reply<String> {
+        Ok(String::from_utf8_lossy(&self.exchange("GET", path, None)?.body).into_owned())
+    }
+
+    /// Any method with a request; where it becomes a job, waits for its end and calls `progress`
+    /// with (steps done, steps in all) meanwhile.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn send<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: &B,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Reply<T> {
+        let body = serde_json::to_vec(body).map_err(|e| {
+            Problem::new(ProblemCode::Internal, format!("a request cannot be written: {e}"))
+        })?;
+        let answer = self.exchange(method, path, Some(&body))?;
+        if answer.status != 202 {
+            return typed(&answer.body);
+        }
+        let mut job: Job = typed(&answer.body)?;
+        while job.state == JobState::Running {
+            progress(job.done_steps, job.total_steps);
+            sys::clock::sleep(JOB_POLL);
+            job = self.get(&format!("/v1/jobs/{}", job.id))?;
+        }
+        match (job.result, job.problem) {
+            (Some(value), _) => serde_json::from_value(value).map_err(unreadable),
+            (None, Some(problem)) => Err(Problem::from_bytes(0, problem.to_string().as_bytes())),
+            (None, None) => Err(no_answer("the job ended without a reply")),
+        }
+    }
+
+    fn exchange(&self, method: &str, path: &str, body: Option<&[u8]>) -> Reply<Answer> {
+        let mut stream = self.connect()?;
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: strongroom\r\nAccept: application/json\r\n\
+             Connection: close\r\n"
+        );
+        if let Some(body) = body {
+            let length = body.len();
+            let _ =
+                write!(request, "Content-Type: application/json\r\nContent-Length: {length}\r\n");
+        }
+        request.push_str("\r\n");
+        let sent = stream
+            .write_all(request.as_bytes())
+            .and_then(|()| stream.write_all(body.unwrap_or_default()));
+        let mut bytes = Vec::new();
+        let received = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes);
+        // An answer that came counts more than an error in sending the rest of the request.
+        let answer = parse(&bytes).ok_or_else(|| match sent.and(received.map(|_| ())) {
+            Err(error) => no_answer(&error.to_string()),
+            Ok(()) => no_answer("it ended before it answered; its log says why"),
+        })?;
+        match answer.status {
+            200..=299 => Ok(answer),
+            status => Err(Problem::from_bytes(status, &answer.body)),
+        }
+    }
+}
+
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+}
+
+/// An HTTP/1.1 response, whole: a status line, headers, a body of the announced length.
+fn parse(bytes: &[u8]) -> Option<Answer> {
+    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(bytes.get(..end)?).ok()?;
+    let mut lines = head.split("\r\n");
+    let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let length = lines
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .and_then(|(_, value)| value.trim().parse::<usize>().ok())?;
+    let body = bytes.get(end + 4..)?.get(..length)?;
+    Some(Answer { status, body: body.to_vec() })
+}
+
+fn typed<T: DeserializeOwned>(body: &[u8]) -> Reply<T> {
+    serde_json::from_slice(body).map_err(unreadable)
+}
+
+fn unreadable(error: serde_json::Error) -> Problem {
+    Problem::new(ProblemCode::Internal, format!("the daemon's answer cannot be read: {error}"))
+        .with_hint("is the daemon of another version? restart it: strongroom shutdown")
+}
+
+fn no_answer(why: &str) -> Problem {
+    Problem::new(ProblemCode::Io, format!("the daemon did not answer: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_whole_or_nothing() {
+        let whole = b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\n{}";
+        let answer = parse(whole).unwrap();
+        assert_eq!((answer.status, answer.body.as_slice()), (409, b"{}".as_slice()));
+        for cut in 0..whole.len() {
+            assert!(parse(&whole[..cut]).is_none(), "{cut}");
+        }
+        assert!(parse(b"HTTP/1.1 2\r\nContent-Length: 0\r\n\r\n").is_none());
+    }
+
+    #[test]
+    fn segments_are_encoded() {
+        assert_eq!(segment("local://k-1.a_b~"), "local%3A%2F%2Fk-1.a_b~");
+    }
+}

@@ -1,0 +1,340 @@
+//! The server over a real socket: what each bound does, and that nothing is left behind.
+
+use std::io::{Read, Write};
+use std::net::Shutdown as Half;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::{ProblemCode, limits};
+use crate::control::fake::Fake;
+use crate::control::server::{Access, Patience, Server, ServerError, Stopper};
+use crate::control::types::{
+    Cluster, ClusterDeleted, CreateCluster, DeleteKey, Empty, Key, List, RestoreRequest, Restored,
+    Snapshot,
+};
+use crate::control::{Client, client};
+use crate::sys;
+
+struct Running {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+    stop: Stopper,
+    thread: Option<sys::threads::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start() -> Self {
+        Self::start_for(Access { owner_uid: sys::process::euid(), admin_gid: None })
+    }
+
+    fn start_for(access: Access) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let patience = Patience {
+            header: Duration::from_millis(400),
+            stall: Duration::from_millis(400),
+            body: Duration::from_secs(2),
+            answer: Duration::from_millis(800),
+            job: Duration::from_millis(150),
+        };
+        let server = Server::bind(&path, access).unwrap().with_patience(patience);
+        let stop = server.stopper();
+        let thread = sys::threads::spawn("control", move || server.serve(Arc::new(Fake)).unwrap());
+        Self { _dir: dir, path, stop, thread: Some(thread) }
+    }
+
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// Sends bytes, reads to the end; errors in sending show in what comes back.
+    fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = self.connect();
+        let _ = stream.write_all(bytes);
+        read_all(stream)
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&self.path)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.stop();
+        self.thread.take().unwrap().join().unwrap();
+        assert!(!self.path.exists(), "the socket is removed");
+    }
+}
+
+fn read_all(mut stream: UnixStream) -> String {
+    let mut out = Vec::new();
+    let _ = stream.read_to_end(&mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn status(answer: &str) -> u16 {
+    answer.get(9..12).and_then(|s| s.parse().ok()).unwrap_or(0)
+}
+
+fn post(path: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{body}").into()
+}
+
+fn send<T: serde::de::DeserializeOwned>(
+    running: &Running,
+    method: &str,
+    path: &str,
+    body: &impl serde::Serialize,
+) -> Result<T, crate::control::Problem> {
+    running.client().send(method, path, body, &mut |_, _| ())
+}
+
+#[test]
+fn requests_and_replies_are_typed_both_ways() {
+    let running = Running::start();
+    let clusters: List<Cluster> = running.client().get("/v1/clusters").unwrap();
+    assert_eq!(clusters.results.len(), 1);
+    let request = CreateCluster { name: "db2".parse().unwrap(), encryption_key_id: None };
+    let made: Cluster = send(&running, "POST", "/v1/clusters", &request).unwrap();
+    assert_eq!(made.name.as_str(), "db2");
+    let path = format!("/v1/keys/{}/delete", client::segment("local://k1"));
+    let key: Key = send(&running, "POST", &path, &DeleteKey::default()).unwrap();
+    assert_eq!(key.encryption_key_id.as_str(), "local://k1");
+    let request = RestoreRequest { in_place: true, ..RestoreRequest::default() };
+    let restored: Restored =
+        send(&running, "POST", "/v1/snapshots/snap-0000/restore", &request).unwrap();
+    assert!(matches!(restored, Restored::InPlace(_)));
+    assert!(
+        running.client().get_text("/metrics").unwrap().contains("strongroom_checkpoints_total")
+    );
+}
+
+#[test]
+fn a_key_that_is_absent_is_absent_in_json() {
+    let running = Running::start();
+    let answer = running.raw(b"GET /v1/clusters/db HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(answer.contains("\"encryptionStatus\":\"Not enabled\""), "{answer}");
+    assert!(!answer.contains("encryptionKeyId"), "{answer}");
+    let snapshots: List<Snapshot> = running.client().get("/v1/snapshots?cluster=db").unwrap();
+    assert_eq!(snapshots.results[0].key_version, Some(1));
+}
+
+#[test]
+fn problems_are_documents_with_a_stable_code() {
+    let running = Running::start();
+    let answer = running.raw(&post("/v1/snapshots/snap-0000/restore", r#"{"mountpoint":"/m"}"#));
+    assert_eq!(status(&answer), 409, "{answer}");
+    assert!(answer.contains("content-type: application/problem+json"));
+    assert!(answer.contains("\"code\":\"key-disabled\"") && answer.contains("\"exitStatus\":3"));
+    for (method, path, code) in [
+        ("GET", "/nothing", ProblemCode::NotFound),
+        ("PUT", "/v1/clusters", ProblemCode::MethodNotAllowed),
+        ("GET", "/v1/clusters/A%2Fb", ProblemCode::BadRequest),
+        ("GET", "/v1/clusters/%ff", ProblemCode::BadRequest),
+        ("GET", "/v1/clusters?x=1", ProblemCode::BadRequest),
+        ("GET", "/v1/jobs/9", ProblemCode::NotFound),
+        ("GET", "/v1/clusters/panic", ProblemCode::Internal),
+    ] {
+        let problem = send::<Empty>(&running, method, path, &Empty {}).unwrap_err();
+        assert_eq!(problem.code, code, "{method} {path}");
+    }
+}
+
+#[test]
+fn unknown_fields_and_malformed_bodies_are_refused() {
+    let running = Running::start();
+    for body in [
+        r#"{"name":"db","color":1}"#,
+        r#"{"name":"db"} x"#,
+        r#"{"name":"db","name":"db"}"#,
+        r#"{"name":"a/b"}"#,
+        r#"{"name":""}"#,
+        r#"{"name":1}"#,
+        r#"[]"#,
+        "",
+        "\u{0}",
+        &"[".repeat(10_000),
+    ] {
+        let answer = running.raw(&post("/v1/clusters", body));
+        assert_eq!(status(&answer), 400, "{body:.80}: {answer}");
+        assert!(answer.contains("bad-request"), "{answer}");
+    }
+    // A key must be said, be it none.
+    assert_eq!(status(&running.raw(&post("/v1/clusters/db/set-key", "{}"))), 400);
+    let none = r#"{"encryptionKeyId":null}"#;
+    assert_eq!(status(&running.raw(&post("/v1/clusters/db/set-key", none))), 200);
+    assert_eq!(status(&running.raw(&post("/v1/keys/k1/enable", r#"{"x":1}"#))), 400);
+    assert_eq!(status(&running.raw(b"NONSENSE\r\n\r\n")), 400);
+    assert_eq!(status(&running.raw(b"\x16\x03\x01\x00\x05hello\r\n\r\n")), 400);
+}
+
+#[test]
+fn sizes_are_bounded() {
+    let running = Running::start();
+    let max = limits::REQUEST_BODY_BYTES_MAX;
+    let fits = format!("{{\"name\":\"db\"{}}}", " ".repeat(max - 13));
+    assert_eq!(fits.len(), max);
+    assert_eq!(status(&running.raw(&post("/v1/clusters", &fits))), 201);
+    assert_eq!(status(&running.raw(&post("/v1/clusters", &format!("{fits} ")))), 413);
+    // Announced and never sent: the answer comes at once.
+    let head = "POST /v1/clusters HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\
+                Content-Length: 999999999999\r\n\r\n";
+    assert_eq!(status(&running.raw(head.as_bytes())), 413);
+    let chunk = format!("{:x}\r\n{}\r\n", 1 << 16, "x".repeat(1 << 16));
+    let chunked = format!(
+        "POST /v1/clusters HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
+        chunk.repeat(20)
+    );
+    assert_eq!(status(&running.raw(chunked.as_bytes())), 413);
+    let many = format!("GET /v1/clusters HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200));
+    assert_eq!(status(&running.raw(many.as_bytes())), 431);
+    let long = format!("GET /v1/clusters HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(100_000));
+    assert_eq!(status(&running.raw(long.as_bytes())), 431);
+}
+
+#[test]
+fn slow_peers_are_answered_or_closed() {
+    let running = Running::start();
+    let mut stalled = running.connect();
+    stalled
+        .write_all(b"POST /v1/clusters HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        .unwrap();
+    assert_eq!(status(&read_all(stalled)), 408);
+    let mut header = running.connect();
+    header.write_all(b"GET /v1/clu").unwrap();
+    assert_eq!(read_all(header), "", "a stalled header is closed without an answer");
+    assert_eq!(read_all(running.connect()), "", "and a silent peer");
+    // A body that trickles for ever has an end, too.
+    let mut trickle = running.connect();
+    trickle
+        .write_all(b"POST /v1/clusters HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n")
+        .unwrap();
+    for _ in 0..40 {
+        if trickle.write_all(b" ").is_err() {
+            break;
+        }
+        sys::clock::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(status(&read_all(trickle)), 408);
+}
+
+#[test]
+fn half_closed_peers_get_their_answer() {
+    let running = Running::start();
+    let mut half = running.connect();
+    half.write_all(&post("/v1/clusters", r#"{"name":"db"}"#)).unwrap();
+    half.shutdown(Half::Write).unwrap();
+    assert_eq!(status(&read_all(half)), 201);
+    let mut slow = running.connect();
+    slow.write_all(b"GET /v1/clusters/slow HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    slow.shutdown(Half::Write).unwrap();
+    assert_eq!(status(&read_all(slow)), 200);
+    // Half a request and an end is no request.
+    let mut cut = running.connect();
+    cut.write_all(b"POST /v1/clusters HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{").unwrap();
+    cut.shutdown(Half::Write).unwrap();
+    let answer = read_all(cut);
+    assert!(answer.is_empty() || status(&answer) == 400, "{answer}");
+}
+
+#[test]
+fn long_work_becomes_a_job() {
+    let running = Running::start();
+    let answer = running.raw(b"DELETE /v1/clusters/slow HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(status(&answer), 202, "{answer}");
+    assert!(answer.contains("location: /v1/jobs/1\r\n"), "{answer}");
+    let mut seen = Vec::new();
+    let deleted: ClusterDeleted = running
+        .client()
+        .send("DELETE", "/v1/clusters/slow", &Empty {}, &mut |done, total| {
+            seen.push((done, total));
+        })
+        .unwrap();
+    assert_eq!(deleted.snapshots_kept, 1);
+    assert!(seen.contains(&(1, 2)));
+}
+
+#[test]
+fn others_are_forbidden() {
+    let running = Running::start_for(Access { owner_uid: u32::MAX - 1, admin_gid: None });
+    let answer = running.raw(b"GET /v1/clusters HTTP/1.1\r\nHost: x\r\n\r\n");
+    // Root may everywhere; run as somebody else this is a stranger.
+    let expected = if sys::process::euid() == 0 { 200 } else { 403 };
+    assert_eq!(status(&answer), expected, "{answer}");
+    let stranger = sys::peer::PeerCredentials { uid: 1000, gid: 1000, pid: 1, groups: vec![7, 9] };
+    let access = |owner_uid, admin_gid| Access { owner_uid, admin_gid }.allows(&stranger);
+    assert!(!access(0, None) && !access(1001, Some(8)));
+    assert!(access(1000, None) && access(0, Some(1000)) && access(0, Some(9)));
+}
+
+#[test]
+fn the_socket_is_ours_alone_and_stale_ones_are_replaced() {
+    let running = Running::start();
+    let there = std::fs::symlink_metadata(&running.path).unwrap();
+    assert!(there.file_type().is_socket());
+    assert_eq!(there.permissions().mode() & 0o777, 0o660);
+    let access = Access { owner_uid: 0, admin_gid: None };
+    assert!(matches!(Server::bind(&running.path, access), Err(ServerError::InUse(_))));
+    let dir = tempfile::tempdir().unwrap();
+    let stale = dir.path().join("stale");
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    assert!(Server::bind(&stale, access).is_ok());
+    let file = dir.path().join("file");
+    std::fs::write(&file, "kept").unwrap();
+    assert!(matches!(Server::bind(&file, access), Err(ServerError::NotASocket(_))));
+    assert_eq!(std::fs::read(&file).unwrap(), b"kept");
+    let long = dir.path().join("x".repeat(110));
+    assert!(matches!(Server::bind(&long, access), Err(ServerError::PathTooLong(_))));
+}
+
+#[test]
+fn connections_beyond_the_bound_wait_and_none_leaks() {
+    let running = Running::start();
+    let warm: Cluster = running.client().get("/v1/clusters/db").unwrap();
+    assert_eq!(warm.name.as_str(), "db");
+    let server_side = || {
+        // Both ends live in this process, other tests open their own: count those of this socket.
+        let shown = running.path.to_string_lossy().into_owned();
+        let table = std::fs::read_to_string("/proc/net/unix").unwrap();
+        table
+            .lines()
+            .filter(|l| l.ends_with(&shown) && l.split_whitespace().nth(5) == Some("03"))
+            .count()
+    };
+    let idle: Vec<_> = (0..limits::CONNECTIONS_MAX + 10).map(|_| running.connect()).collect();
+    assert!(server_side() > 0, "the count sees them");
+    // The patience with the first lets the rest in: all get an answer in the end.
+    let answer = running.raw(b"GET /v1/clusters/db HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(status(&answer), 200);
+    drop(idle);
+    for _ in 0..50 {
+        let mut cut = running.connect();
+        let _ =
+            cut.write_all(b"POST /v1/clusters HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{");
+    }
+    for _ in 0..100 {
+        if server_side() == 0 {
+            return;
+        }
+        sys::clock::sleep(Duration::from_millis(50));
+    }
+    panic!("{} connections are left", server_side());
+}
+
+#[test]
+fn no_daemon_is_told_from_a_daemon_that_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let client = Client::new(dir.path().join("none"));
+    assert_eq!(client.is_served(), Ok(false));
+    let problem = client.get::<Empty>("/v1/status").unwrap_err();
+    assert_eq!(problem.code, ProblemCode::NoDaemon);
+    let running = Running::start();
+    assert_eq!(running.client().is_served(), Ok(true));
+}
