@@ -1,0 +1,105 @@
+//! Where each kind of item stands in the catalog tree (docs/format.md, "Catalog").
+//!
+//! Kinds 0x20 and above are this room's. But for cell runs, whose key needs all 64 bits of the
+//! object for two segments, the object's top byte repeats the kind, so that the items of one kind
+//! stand together.
+
+use crate::base::{BlockAddr, ClusterId, LineId, SegmentId, SnapshotId};
+
+/// Key of an item: object, kind, offset, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// What the item belongs to.
+    pub object: u64,
+    /// Kind of item.
+    pub kind: u8,
+    /// Which of that kind.
+    pub offset: u64,
+}
+
+const META: u8 = 0x20;
+const CLUSTER: u8 = 0x21;
+const SNAPSHOT: u8 = 0x22;
+const SEGMENT: u8 = 0x23;
+const LINE: u8 = 0x24;
+const CELL: u8 = 0x25;
+const CELL_RUN: u8 = 0x26;
+const TOMBSTONE: u8 = 0x27;
+
+const fn table(kind: u8, number: u32, offset: u64) -> Key {
+    Key { object: (kind as u64) << 56 | number as u64, kind, offset }
+}
+
+const fn whole(kind: u8) -> (Key, Key) {
+    (table(kind, 0, 0), table(kind, 0, u64::MAX))
+}
+
+/// The room's counters.
+pub(in crate::catalog) const fn meta() -> Key {
+    table(META, 0, 0)
+}
+
+/// First eight bytes of a cluster's id, most significant first: its place in the tree. The item
+/// itself holds the whole id.
+const fn cluster_number(id: ClusterId) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = id.0;
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// A cluster's head.
+pub(in crate::catalog) const fn cluster(id: ClusterId) -> Key {
+    table(CLUSTER, 0, cluster_number(id))
+}
+/// All heads.
+pub(in crate::catalog) const fn clusters() -> (Key, Key) {
+    whole(CLUSTER)
+}
+/// A snapshot's header.
+pub(in crate::catalog) const fn snapshot(id: SnapshotId) -> Key {
+    table(SNAPSHOT, 0, id.0)
+}
+/// All snapshots.
+pub(in crate::catalog) const fn snapshots() -> (Key, Key) {
+    whole(SNAPSHOT)
+}
+/// A segment.
+pub(in crate::catalog) const fn segment(id: SegmentId) -> Key {
+    table(SEGMENT, 0, id.0 as u64)
+}
+/// All segments.
+pub(in crate::catalog) const fn segments() -> (Key, Key) {
+    whole(SEGMENT)
+}
+/// A line.
+pub(in crate::catalog) const fn line(id: LineId) -> Key {
+    table(LINE, 0, id.0 as u64)
+}
+/// All lines.
+pub(in crate::catalog) const fn lines() -> (Key, Key) {
+    whole(LINE)
+}
+/// The size of a cell.
+pub(in crate::catalog) const fn cell(death: SegmentId, birth: SegmentId) -> Key {
+    table(CELL, death.0, birth.0 as u64)
+}
+/// One run in a cell.
+pub(in crate::catalog) const fn cell_run(
+    death: SegmentId,
+    birth: SegmentId,
+    addr: BlockAddr,
+) -> Key {
+    Key { object: (death.0 as u64) << 32 | birth.0 as u64, kind: CELL_RUN, offset: addr.0 }
+}
+/// All runs of a cell.
+pub(in crate::catalog) const fn cell_runs(death: SegmentId, birth: SegmentId) -> (Key, Key) {
+    (cell_run(death, birth, BlockAddr(0)), cell_run(death, birth, BlockAddr(u64::MAX)))
+}
+/// The tombstones of deleted customer keys whose fingerprints begin alike.
+pub(in crate::catalog) const fn tombstone(fingerprint: &[u8; 16]) -> Key {
+    let [a, b, c, d, e, f, g, h, ..] = *fingerprint;
+    table(TOMBSTONE, 0, u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+}
+/// All tombstones.
+pub(in crate::catalog) const fn tombstones() -> (Key, Key) {
+    whole(TOMBSTONE)
+}

@@ -1,0 +1,25 @@
+//! The meaning of the catalog tree: clusters and their heads, snapshots and their headers, who
+//! holds which stretch of history, and what may be freed when somebody lets go.
+//!
+//! Promises: taking a snapshot calls no key provider (this room cannot import `keys`) and needs no
+//! customer key; a header is self-contained, so clone, rotate, delete the origin and reopen work in
+//! any order; space is accounted and reclaimed without any customer key; what deleting a snapshot
+//! would free is said before and is exact. Every change is one checkpoint.
+//!
+//! It knows nothing of files, mounts or key providers.
+
+mod cells;
+mod error;
+mod keys;
+mod kills;
+mod lines;
+mod segments;
+mod sizes;
+mod steps;
+mod storage;
+mod table_items;
+
+#[cfg(test)]
+mod model_tests;
+
+pub use error::CatalogError;
