@@ -12,6 +12,8 @@
 
 mod block;
 mod derive;
+mod engine_wrap;
+mod header_keys;
 mod mac;
 mod names;
 mod passphrase;
@@ -26,6 +28,8 @@ pub use block::{
 pub use derive::{
     anchor_key, cluster_key, derive, kek, keyring_kek, log_inner_key, sha256, slot_key,
 };
+pub use engine_wrap::{EngineWrap, EngineWrapKind};
+pub use header_keys::HeaderKeys;
 pub use mac::{constant_time_eq, hmac_sha256};
 pub use names::name_hash;
 pub use passphrase::{KdfError, KdfParams, passphrase_secret};
