@@ -36,8 +36,25 @@ fn file_of(fd: impl AsFd) -> io::Result<File> {
 /// # Errors
 /// The kernel's, such as "not found", "permission denied".
 pub fn open_direct(path: &Path, write: bool) -> io::Result<(OwnedFd, bool)> {
+    open_with(path, write, 0)
+}
+
+/// As [`open_direct`], for a block device: refused with `EBUSY` while it is mounted or otherwise
+/// claimed by the kernel (O_EXCL without O_CREAT). A reader takes no claim.
+///
+/// # Errors
+/// The kernel's.
+pub fn open_direct_exclusive(path: &Path, write: bool) -> io::Result<(OwnedFd, bool)> {
+    open_with(path, write, if write { libc::O_EXCL } else { 0 })
+}
+
+fn open_with(path: &Path, write: bool, extra: libc::c_int) -> io::Result<(OwnedFd, bool)> {
     let open = |flags: libc::c_int| {
-        OpenOptions::new().read(true).write(write).custom_flags(flags | libc::O_CLOEXEC).open(path)
+        OpenOptions::new()
+            .read(true)
+            .write(write)
+            .custom_flags(flags | extra | libc::O_CLOEXEC)
+            .open(path)
     };
     match open(libc::O_DIRECT) {
         Ok(file) => Ok((file.into(), true)),
@@ -287,6 +304,15 @@ pub fn overwrite_and_remove(path: &Path) -> io::Result<()> {
     file.sync_all()?;
     std::fs::remove_file(path)?;
     sync_directory(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+/// Bytes free for an ordinary user on the filesystem that holds `path`.
+///
+/// # Errors
+/// The kernel's.
+pub fn filesystem_free_bytes(path: &Path) -> io::Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(path)?;
+    Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
 }
 
 /// The name of the filesystem that holds `path`, for what it promises of overwriting, by its

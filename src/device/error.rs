@@ -1,0 +1,93 @@
+//! What can go wrong with a device, by what the caller must do about it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// A request to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Opening or creating it.
+    Open,
+    /// A read.
+    Read,
+    /// A write.
+    Write,
+    /// A flush.
+    Flush,
+    /// A discard.
+    Discard,
+    /// Taking space from the filesystem beneath.
+    Ensure,
+    /// Growing.
+    Grow,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Flush => "flush",
+            Self::Discard => "discard",
+            Self::Ensure => "allocation",
+            Self::Grow => "growth",
+        })
+    }
+}
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The medium failed. Report it; do not retry.
+    #[error("{op} at byte {offset} failed: {source}")]
+    Io {
+        /// What was asked.
+        op: Operation,
+        /// Where.
+        offset: u64,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The filesystem beneath is full. The pool stays as it was.
+    #[error("the filesystem that holds the pool is full")]
+    NoSpace,
+    /// Beyond the end, or not in whole blocks: a defect, or a pool that was cut short.
+    #[error("{len} bytes at byte {offset} are outside of the device of {size} bytes")]
+    OutOfRange {
+        /// Start of the request.
+        offset: u64,
+        /// Its length.
+        len: u64,
+        /// The device's size.
+        size: u64,
+    },
+    /// Another machine took the device over. Never write again.
+    #[error("the device was taken over by another machine")]
+    LeaseLost,
+    /// Another process has it open for writing.
+    #[error("{} is in use by another process", path.display())]
+    Busy {
+        /// The file or device node.
+        path: PathBuf,
+    },
+    /// Nothing is there.
+    #[error("{} does not exist", path.display())]
+    NotFound {
+        /// The path as given, or the image in it.
+        path: PathBuf,
+    },
+    /// Creating, and something is there.
+    #[error("{} exists", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Neither a directory, a file nor a block device.
+    #[error("{} is neither a directory, a file nor a block device", path.display())]
+    Unsuitable {
+        /// The path as given.
+        path: PathBuf,
+    },
+}

@@ -1,0 +1,309 @@
+//! Files, directories with an image in them, and block devices.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::base::counters;
+use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64};
+use crate::device::{Device, DeviceError, DeviceInfo, DeviceKind, Operation, check_range};
+use crate::sys::{AlignedBuf, file_io};
+
+/// Name of the image in a directory pool.
+pub const IMAGE_NAME: &str = "pool.img";
+
+/// How a device is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// For looking only; beside a process that writes.
+    ReadOnly,
+    /// For writing; one process at a time, held by a lock for as long as the device is open.
+    ReadWrite,
+}
+
+/// Where the bytes of the pool at `path` stand, and what that is: the image in a directory, a
+/// file, or a block device.
+///
+/// # Errors
+/// [`DeviceError::NotFound`], [`DeviceError::Unsuitable`], [`DeviceError::Io`]
+pub fn locate(path: &Path) -> Result<(PathBuf, DeviceKind), DeviceError> {
+    let kind = fs::metadata(path).map_err(|e| open_error(path, e))?.file_type();
+    if kind.is_dir() {
+        let image = path.join(IMAGE_NAME);
+        let meta = fs::metadata(&image).map_err(|e| open_error(&image, e))?;
+        return match meta.is_file() {
+            true => Ok((image, DeviceKind::Directory)),
+            false => Err(DeviceError::Unsuitable { path: image }),
+        };
+    }
+    if kind.is_file() {
+        Ok((path.to_owned(), DeviceKind::File))
+    } else if kind.is_block_device() {
+        Ok((path.to_owned(), DeviceKind::BlockDevice))
+    } else {
+        Err(DeviceError::Unsuitable { path: path.to_owned() })
+    }
+}
+
+/// Opens what [`locate`] finds. For writing: under an exclusive lock, and flushed before anything
+/// of it is believed.
+///
+/// # Errors
+/// [`DeviceError`]; `Busy` where another process has it open for writing.
+pub fn open(path: &Path, mode: Mode) -> Result<Arc<dyn Device>, DeviceError> {
+    let (place, kind) = locate(path)?;
+    Ok(Arc::new(FileDevice::open(place, kind, mode)?))
+}
+
+/// Makes the room for a new pool and opens it for writing. A directory (also one that is not
+/// there yet) gets an image; a path that ends in `.img` is a sparse file; a block device is taken
+/// as it is, whatever it holds: see [`crate::device::find_signature`]. `size`: bytes, rounded down
+/// to blocks; without it 90 % of the filesystem's free space, or all of a block device.
+///
+/// # Errors
+/// [`DeviceError`]; `Exists` where an image or a file with bytes in it is there, `NoSpace` where
+/// a block device is smaller than `size`.
+pub fn create(path: &Path, size: Option<u64>) -> Result<Arc<dyn Device>, DeviceError> {
+    let kind = match fs::metadata(path) {
+        Ok(meta) => Some(meta.file_type()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(open_error(path, error)),
+    };
+    let as_file = path.extension().is_some_and(|e| e == "img");
+    let (place, device_kind) = match kind {
+        Some(kind) if kind.is_block_device() => return open_whole_device(path, size),
+        Some(kind) if kind.is_dir() => (path.join(IMAGE_NAME), DeviceKind::Directory),
+        Some(kind) if kind.is_file() => return Err(DeviceError::Exists { path: path.to_owned() }),
+        Some(_) => return Err(DeviceError::Unsuitable { path: path.to_owned() }),
+        None if as_file => (path.to_owned(), DeviceKind::File),
+        None => {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+            made.map_err(|e| open_error(path, e))?;
+            (path.join(IMAGE_NAME), DeviceKind::Directory)
+        }
+    };
+    let parent = match place.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let bytes = match size {
+        Some(size) => size,
+        None => file_io::filesystem_free_bytes(parent).map_err(|e| open_error(parent, e))? / 10 * 9,
+    };
+    let bytes = bytes / BLOCK_SIZE_U64 * BLOCK_SIZE_U64;
+    drop(file_io::create_sparse(&place, bytes).map_err(|e| open_error(&place, e))?);
+    file_io::sync_directory(parent).map_err(|e| open_error(parent, e))?;
+    Ok(Arc::new(FileDevice::open(place, device_kind, Mode::ReadWrite)?))
+}
+
+fn open_whole_device(path: &Path, size: Option<u64>) -> Result<Arc<dyn Device>, DeviceError> {
+    let device = FileDevice::open(path.to_owned(), DeviceKind::BlockDevice, Mode::ReadWrite)?;
+    if size.is_some_and(|size| size > device.size_bytes()) {
+        return Err(DeviceError::NoSpace);
+    }
+    Ok(Arc::new(device))
+}
+
+fn open_error(path: &Path, error: io::Error) -> DeviceError {
+    let path = path.to_owned();
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENOTDIR) => DeviceError::NotFound { path },
+        Some(libc::EEXIST) => DeviceError::Exists { path },
+        Some(libc::EBUSY) => DeviceError::Busy { path },
+        _ => failed(Operation::Open, 0, error),
+    }
+}
+
+fn failed(op: Operation, offset: u64, source: io::Error) -> DeviceError {
+    counters::DEVICE_ERRORS.increment();
+    match source.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => DeviceError::NoSpace,
+        _ => DeviceError::Io { op, offset, source },
+    }
+}
+
+/// A device over one descriptor.
+struct FileDevice {
+    fd: OwnedFd,
+    size: AtomicU64,
+    info: DeviceInfo,
+}
+
+impl FileDevice {
+    fn open(path: PathBuf, kind: DeviceKind, mode: Mode) -> Result<Self, DeviceError> {
+        let write = mode == Mode::ReadWrite;
+        let opened = match kind {
+            DeviceKind::BlockDevice => file_io::open_direct_exclusive(&path, write),
+            _ => file_io::open_direct(&path, write),
+        };
+        let (fd, direct) = opened.map_err(|e| open_error(&path, e))?;
+        let device = |e| failed(Operation::Open, 0, e);
+        if write {
+            if !file_io::lock_exclusive(&fd).map_err(device)? {
+                return Err(DeviceError::Busy { path });
+            }
+            file_io::fdatasync(&fd).map_err(device)?;
+        }
+        if !direct {
+            // Otherwise the cache could show what the disk does not have.
+            file_io::drop_cache(&fd).map_err(device)?;
+        }
+        let size = file_io::size(&fd).map_err(device)? / BLOCK_SIZE_U64 * BLOCK_SIZE_U64;
+        Ok(Self { fd, size: AtomicU64::new(size), info: DeviceInfo { path, direct, kind } })
+    }
+
+    fn is_aligned(&self, start: *const u8) -> bool {
+        !self.info.direct || start.addr().is_multiple_of(BLOCK_SIZE)
+    }
+}
+
+impl Device for FileDevice {
+    fn size_bytes(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
+        check_range(self.size_bytes(), offset, buf.len() as u64)?;
+        let result = if self.is_aligned(buf.as_ptr()) {
+            file_io::pread(&self.fd, buf, offset)
+        } else {
+            let mut aligned = AlignedBuf::new(buf.len());
+            file_io::pread(&self.fd, &mut aligned, offset).map(|()| buf.copy_from_slice(&aligned))
+        };
+        result.map_err(|e| failed(Operation::Read, offset, e))?;
+        counters::DEVICE_READ_BYTES.add(buf.len() as u64);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
+        check_range(self.size_bytes(), offset, buf.len() as u64)?;
+        let result = if self.is_aligned(buf.as_ptr()) {
+            file_io::pwrite(&self.fd, buf, offset)
+        } else {
+            file_io::pwrite(&self.fd, &AlignedBuf::from_slice(buf), offset)
+        };
+        result.map_err(|e| failed(Operation::Write, offset, e))?;
+        counters::DEVICE_WRITE_BYTES.add(buf.len() as u64);
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), DeviceError> {
+        file_io::fdatasync(&self.fd).map_err(|e| failed(Operation::Flush, 0, e))?;
+        counters::DEVICE_FLUSHES.increment();
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> Result<bool, DeviceError> {
+        check_range(self.size_bytes(), offset, len)?;
+        let result = match self.info.kind {
+            _ if len == 0 => return Ok(true),
+            DeviceKind::BlockDevice => file_io::discard_block_device(&self.fd, offset, len),
+            _ => file_io::punch_hole(&self.fd, offset, len),
+        };
+        match result {
+            Ok(()) => Ok(true),
+            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
+            Err(e) => Err(failed(Operation::Discard, offset, e)),
+        }
+    }
+
+    fn ensure(&self, offset: u64, len: u64) -> Result<(), DeviceError> {
+        check_range(self.size_bytes(), offset, len)?;
+        if len == 0 || self.info.kind == DeviceKind::BlockDevice {
+            return Ok(());
+        }
+        match file_io::fallocate_keep(&self.fd, offset, len) {
+            Ok(()) => Ok(()),
+            // A filesystem that cannot promise space (docs/operating.md): writes find out.
+            Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
+            Err(e) => Err(failed(Operation::Ensure, offset, e)),
+        }
+    }
+
+    fn grow(&self, new_size: u64) -> Result<(), DeviceError> {
+        let grow = |e| failed(Operation::Grow, 0, e);
+        let size = self.size_bytes();
+        let out_of_range = DeviceError::OutOfRange { offset: 0, len: new_size, size };
+        if new_size < size || !new_size.is_multiple_of(BLOCK_SIZE_U64) {
+            return Err(out_of_range);
+        }
+        match self.info.kind {
+            DeviceKind::BlockDevice => {
+                if file_io::block_device_size(&self.fd).map_err(grow)? < new_size {
+                    return Err(out_of_range);
+                }
+            }
+            // Never cut off what another growth, cut short by a crash, may have added.
+            _ if file_io::size(&self.fd).map_err(grow)? >= new_size => {}
+            _ => file_io::set_size(&self.fd, new_size).map_err(grow)?,
+        }
+        file_io::fdatasync(&self.fd).map_err(grow)?;
+        self.size.fetch_max(new_size, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn describe(&self) -> DeviceInfo {
+        self.info.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::conformance;
+
+    #[test]
+    fn a_directory_and_a_file_keep_the_promises_of_a_device() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, kind) in [("pool", DeviceKind::Directory), ("a.img", DeviceKind::File)] {
+            let path = dir.path().join(name);
+            let device = create(&path, Some(16 << 20)).unwrap();
+            assert_eq!(device.describe().kind, kind);
+            conformance::run(&*device);
+            drop(device);
+            assert_eq!(locate(&path).unwrap().1, kind);
+            conformance::remembers(&*open(&path, Mode::ReadWrite).unwrap());
+        }
+    }
+
+    #[test]
+    fn one_writer_at_a_time_and_readers_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.img");
+        let writer = create(&path, Some(1 << 20)).unwrap();
+        assert!(matches!(open(&path, Mode::ReadWrite), Err(DeviceError::Busy { .. })));
+        assert!(open(&path, Mode::ReadOnly).is_ok());
+        drop(writer);
+        assert!(open(&path, Mode::ReadWrite).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_there_or_no_device_is_said_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("none");
+        assert!(matches!(open(&missing, Mode::ReadOnly), Err(DeviceError::NotFound { .. })));
+        assert!(matches!(open(dir.path(), Mode::ReadOnly), Err(DeviceError::NotFound { .. })));
+        let null = Path::new("/dev/null");
+        assert!(matches!(open(null, Mode::ReadOnly), Err(DeviceError::Unsuitable { .. })));
+        let file = dir.path().join("f.img");
+        fs::write(&file, b"somebody's").unwrap();
+        assert!(matches!(create(&file, Some(1 << 20)), Err(DeviceError::Exists { .. })));
+        drop(create(dir.path(), Some(1 << 20)).unwrap());
+        assert!(matches!(create(dir.path(), None), Err(DeviceError::Exists { .. })));
+    }
+
+    #[test]
+    fn a_sparse_device_takes_space_only_where_it_is_used() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.img");
+        let device = create(&path, Some(1 << 40)).unwrap();
+        device.ensure(64 << 20, 1 << 20).unwrap();
+        let blocks = fs::metadata(&path).unwrap().blocks();
+        assert!((2048..8192).contains(&blocks), "{blocks} sectors for 1 MiB");
+    }
+}
