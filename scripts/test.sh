@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Usage: scripts/test.sh [--no-install]
+# Installs what the tests need, runs every one of them, prints seconds per part and, last,
+# "N passed, N failed". Needs root (mounts, loop devices, other users) and /dev/fuse.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib/common.sh
+
+[ "${1:-}" = --no-install ] || {
+    install_packages gcc libc6-dev fuse3 bats jq curl python3 python3-cryptography \
+        acl attr e2fsprogs util-linux procps sqlite3 postgresql postgresql-client tmux
+    need_rust
+}
+[ "$(id -u)" = 0 ] || die "the tests mount, make loop devices and act as other users: run them as root"
+need_fuse
+
+export CARGO_TERM_COLOR=never
+log=$(mktemp -d)
+trap 'rm -rf "$log"' EXIT
+passed=0 failed=0 skipped=0 parts=()
+
+# part NAME COMMAND...: runs it, counts its tests, remembers its time.
+part() {
+    local name=$1 begin=$SECONDS status=0
+    shift
+    say "$name"
+    "$@" 2>&1 | tee "$log/out" || status=${PIPESTATUS[0]}
+    count "$status"
+    parts+=("$(printf '%5ds  %s' $((SECONDS - begin)) "$name")")
+}
+
+# Adds up the closing lines of cargo test and of bats; a part without any counts as one test.
+count() {
+    local status=$1 ok bad ignored
+    ok=$(grep -oE '^test result: .* [0-9]+ passed' "$log/out" | grep -oE '[0-9]+ passed' | awk '{n+=$1} END {print n+0}')
+    bad=$(grep -oE '^test result: .*; [0-9]+ failed' "$log/out" | grep -oE '[0-9]+ failed' | awk '{n+=$1} END {print n+0}')
+    ignored=$(grep -oE '^test result: .*; [0-9]+ ignored' "$log/out" | grep -oE '[0-9]+ ignored' | awk '{n+=$1} END {print n+0}')
+    ok=$((ok + $(grep -cE '^ok [0-9]+' "$log/out") - $(grep -cE '^ok [0-9]+ .*# skip' "$log/out")))
+    bad=$((bad + $(grep -cE '^not ok [0-9]+' "$log/out")))
+    skipped=$((skipped + ignored + $(grep -cE '^ok [0-9]+ .*# skip' "$log/out")))
+    if [ $((ok + bad)) -eq 0 ]; then
+        if [ "$status" -eq 0 ]; then ok=1; else bad=1; fi
+    elif [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then
+        bad=1
+    fi
+    passed=$((passed + ok)) failed=$((failed + bad))
+}
+
+part "formatting" cargo fmt --check
+part "clippy" cargo clippy --quiet --all-targets -- -D warnings
+part "licences, bans, sources" scripts/deny.sh
+part "build" cargo build --quiet --tests --bins
+part "unit, engine, command line and mount tests" cargo test --quiet --no-fail-fast
+part "at the shell" scripts/shell_tests.sh
+
+say "time"
+printf '%s\n' "${parts[@]}"
+printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+[ "$failed" -eq 0 ]
