@@ -10,9 +10,11 @@
 
 mod cells;
 mod error;
+mod header;
 mod keys;
 mod kills;
 mod lines;
+mod records;
 mod segments;
 mod sizes;
 mod steps;
@@ -20,6 +22,11 @@ mod storage;
 mod table_items;
 
 #[cfg(test)]
+mod memory;
+#[cfg(test)]
 mod model_tests;
 
 pub use error::CatalogError;
+pub use header::{
+    ClusterRecord, Frequency, Header, Origin, SnapshotKind, SnapshotRecord, Tombstone,
+};

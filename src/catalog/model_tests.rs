@@ -2,71 +2,14 @@
 //! every held cut keeps its whole tree. After every step the blocks allocated are exactly those
 //! that a tree reaches, and every size said before a deletion is what the deletion freed.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::{BlockAddr, ClusterId, Generation, SegmentId};
 use crate::block::Run;
-use crate::catalog::error::CatalogError;
-use crate::catalog::keys::Key;
+use crate::catalog::memory::{Memory, REGION};
 use crate::catalog::segments::Table;
 use crate::catalog::steps::{self, Budget, Progress};
-use crate::catalog::storage::{Items, Storage, Visit};
 use crate::catalog::{kills, sizes, table_items};
-
-/// Blocks in a region of the memory pool.
-const REGION: u64 = 64;
-
-#[derive(Default)]
-struct Memory {
-    items: BTreeMap<Key, Vec<u8>>,
-    blocks: BTreeMap<u64, SegmentId>,
-    freed: u64,
-}
-
-impl Items for Memory {
-    fn get(&self, key: Key) -> Result<Option<Vec<u8>>, CatalogError> {
-        Ok(self.items.get(&key).cloned())
-    }
-    fn range(&self, from: Key, to: Key, visit: &mut Visit<'_>) -> Result<(), CatalogError> {
-        for (key, value) in self.items.range(from..=to) {
-            if let ControlFlow::Break(()) = visit(*key, value) {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Storage for Memory {
-    fn put(&mut self, key: Key, value: &[u8]) -> Result<(), CatalogError> {
-        self.items.insert(key, value.to_vec());
-        Ok(())
-    }
-    fn remove(&mut self, key: Key) -> Result<(), CatalogError> {
-        self.items.remove(&key);
-        Ok(())
-    }
-    fn free(&mut self, run: Run, segment: SegmentId) -> Result<(), CatalogError> {
-        for addr in run.addr.0..run.end().0 {
-            assert_eq!(self.blocks.remove(&addr), Some(segment), "double or wrong free of {addr}");
-            self.freed += 1;
-        }
-        Ok(())
-    }
-    fn region_count(&self) -> u64 {
-        self.blocks.last_key_value().map_or(0, |(addr, _)| addr / REGION + 1)
-    }
-    fn runs_of(
-        &mut self,
-        region: u64,
-        segments: &HashSet<SegmentId>,
-    ) -> Result<Vec<(Run, SegmentId)>, CatalogError> {
-        let range = region * REGION..(region + 1) * REGION;
-        let found = self.blocks.range(range).filter(|(_, id)| segments.contains(id));
-        Ok(found.map(|(addr, id)| (Run { addr: BlockAddr(*addr), blocks: 1 }, *id)).collect())
-    }
-}
 
 /// SplitMix64: a seed names a history for ever.
 struct Dice(u64);
