@@ -1,6 +1,7 @@
 //! What can go wrong with blocks.
 
 use crate::base::{BlockAddr, SegmentId};
+use crate::device::DeviceError;
 
 /// What can go wrong with blocks.
 #[derive(Debug, thiserror::Error)]
@@ -30,4 +31,10 @@ pub enum BlockError {
         /// The address.
         addr: BlockAddr,
     },
+    /// A node was to be written while no checkpoint of its interval writes: a programming error.
+    #[error("nodes are written by checkpoints only")]
+    NoCheckpoint,
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }

@@ -8,12 +8,35 @@
 //!
 //! It knows nothing of trees or files.
 
+mod allocate;
+mod book;
+mod data_store;
 mod error;
+mod fold;
+pub mod geometry;
+mod load;
 pub mod memory;
 mod pointer;
+mod pool_nodes;
+mod readers;
+mod region;
+pub mod region_map;
+mod reserve;
+mod space;
 
+#[cfg(test)]
+mod space_tests;
+
+pub use book::Book;
+pub use data_store::{DataStore, IMAGE_BYTES_MAX, Prepared};
 pub use error::BlockError;
+pub use fold::Folded;
 pub use pointer::{BlockRef, Pointer};
+pub use pool_nodes::PoolNodes;
+pub use readers::{ReadGuard, Readers};
+pub use region::{Booked, RegionItem, SlotRef};
+pub use reserve::Urgency;
+pub use space::{Space, SpaceReport};
 
 use zeroize::Zeroizing;
 

@@ -1,0 +1,95 @@
+//! Who may still read what a later checkpoint freed (engine.md, rule 12).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::base::Generation;
+use crate::sys::sync::Mutex;
+
+#[derive(Debug, Default)]
+struct Inner {
+    open: Generation,
+    active: BTreeMap<Generation, usize>,
+}
+
+/// The readers that run, by the interval in which they entered.
+#[derive(Clone, Debug, Default)]
+pub struct Readers(Arc<Mutex<Inner>>);
+
+impl Readers {
+    /// No reader, in the open interval `open`.
+    #[must_use]
+    pub fn new(open: Generation) -> Self {
+        Self(Arc::new(Mutex::new(Inner { open, active: BTreeMap::new() })))
+    }
+
+    /// Enters now. Take the guard first and clone the root after it: then nothing that the root
+    /// reaches is given out again before the guard goes.
+    #[must_use]
+    pub fn enter(&self) -> ReadGuard {
+        let mut inner = self.0.lock();
+        let generation = inner.open;
+        *inner.active.entry(generation).or_default() += 1;
+        ReadGuard { readers: self.clone(), generation }
+    }
+
+    /// A cut opened the interval `open`.
+    pub fn advance(&self, open: Generation) {
+        self.0.lock().open = open;
+    }
+
+    /// The last interval whose frees no reader can reach: below the oldest that runs.
+    #[must_use]
+    pub fn unreachable_through(&self) -> Generation {
+        let inner = self.0.lock();
+        let oldest = inner.active.keys().next().copied().unwrap_or(inner.open);
+        Generation(oldest.get().saturating_sub(1))
+    }
+}
+
+/// A reader that runs; it leaves when dropped.
+#[derive(Debug)]
+pub struct ReadGuard {
+    readers: Readers,
+    generation: Generation,
+}
+
+impl ReadGuard {
+    /// The interval in which it entered.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.generation
+    }
+}
+
+impl Drop for ReadGuard {
+    fn drop(&mut self) {
+        let mut inner = self.readers.0.lock();
+        if let Some(count) = inner.active.get_mut(&self.generation) {
+            *count -= 1;
+            if *count == 0 {
+                inner.active.remove(&self.generation);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_holds_what_was_freed_since_it_entered() {
+        let readers = Readers::new(Generation(10));
+        assert_eq!(readers.unreachable_through(), Generation(9));
+        let first = readers.enter();
+        readers.advance(Generation(11));
+        let second = readers.enter();
+        readers.advance(Generation(12));
+        assert_eq!(readers.unreachable_through(), Generation(9));
+        drop(first);
+        assert_eq!(readers.unreachable_through(), Generation(10));
+        drop(second);
+        assert_eq!(readers.unreachable_through(), Generation(11));
+    }
+}
