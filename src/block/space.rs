@@ -298,7 +298,7 @@ impl Space {
 
     /// Figures for statfs and `status`.
     #[must_use]
-    pub fn figures(&self) -> SpaceReport {
+    pub fn report(&self) -> SpaceReport {
         let inner = self.lock_reaped();
         let totals = &inner.totals;
         SpaceReport {
