@@ -7,6 +7,7 @@ pub mod base; // shared words: ids, units, limits, time, cursors, problem codes
 pub mod sys; // the operating system: the only unsafe
 pub mod crypto; // the construction: blocks, seals, derivation, key types
 pub mod device; // a file, a directory, a block device; simulated, faulty, counted
+pub mod keys; // root secret, engine key, customer keys: providers, states, wraps
 pub mod block; // pointers, regions and allocation, sealed reads and writes of blocks
 pub mod catalog; // clusters, snapshots, headers, and who holds which stretch of history
 pub mod fuse; // the adapter from fuser to a volume, mount options, sessions

@@ -161,6 +161,12 @@ impl Writer {
     pub const fn new() -> Self {
         Self { out: Vec::new() }
     }
+    /// An empty buffer with room for `bytes`: it does not move, so leaves no copy behind, until
+    /// more are written.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { out: Vec::with_capacity(bytes) }
+    }
     /// What was written.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {

@@ -1,0 +1,173 @@
+//! Where everything of a pool stands that must not stand in it: the configuration directory.
+//!
+//! `$STRONGROOM_CONFIG` (else `/etc/strongroom` for root, `$XDG_CONFIG_HOME/strongroom` or
+//! `~/.config/strongroom` for others) holds `strongroom.toml` and, for each pool, a folder
+//! `pools/POOL_ID`. Folders are 0700, files 0600; a file is replaced by a temporary one that is
+//! flushed, renamed, and whose folder is flushed.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use crate::base::PoolId;
+use crate::keys::error::KeysError;
+use crate::sys::{file_io, process};
+
+/// The configuration directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigDir {
+    root: PathBuf,
+}
+
+impl ConfigDir {
+    /// That directory; it need not exist yet.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory that the environment and the effective user name.
+    ///
+    /// # Errors
+    /// [`KeysError::NoConfigDirectory`]
+    pub fn from_environment() -> Result<Self, KeysError> {
+        let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let root = if let Some(given) = set("STRONGROOM_CONFIG") {
+            given
+        } else if process::euid() == 0 {
+            PathBuf::from("/etc/strongroom")
+        } else if let Some(xdg) = set("XDG_CONFIG_HOME") {
+            xdg.join("strongroom")
+        } else {
+            set("HOME").ok_or(KeysError::NoConfigDirectory)?.join(".config/strongroom")
+        };
+        Ok(Self { root })
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+    /// The settings.
+    #[must_use]
+    pub fn settings(&self) -> PathBuf {
+        self.root.join("strongroom.toml")
+    }
+    /// The folder of a pool.
+    #[must_use]
+    pub fn pool(&self, id: &PoolId) -> PoolConfig {
+        PoolConfig { dir: self.root.join("pools").join(id.to_string()) }
+    }
+}
+
+/// A pool's folder in the configuration directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolConfig {
+    dir: PathBuf,
+}
+
+impl PoolConfig {
+    /// A folder by its path, wherever it stands.
+    #[must_use]
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+    /// The root secret, where it is a key file in its usual place.
+    #[must_use]
+    pub fn root_key(&self) -> PathBuf {
+        self.dir.join("root.key")
+    }
+    /// The embedded keyring.
+    #[must_use]
+    pub fn keyring(&self) -> PathBuf {
+        self.dir.join("keyring")
+    }
+    /// The keyring's own secret.
+    #[must_use]
+    pub fn keyring_key(&self) -> PathBuf {
+        self.dir.join("keyring.key")
+    }
+    /// The anchor: what generation was last seen.
+    #[must_use]
+    pub fn anchor(&self) -> PathBuf {
+        self.dir.join("generation")
+    }
+    /// The mounts to make again.
+    #[must_use]
+    pub fn mounts(&self) -> PathBuf {
+        self.dir.join("mounts")
+    }
+    /// What was done with keys, and by whom.
+    #[must_use]
+    pub fn audit_log(&self) -> PathBuf {
+        self.dir.join("audit.log")
+    }
+
+    /// Makes the folder and those above it, 0700, where they are missing.
+    ///
+    /// # Errors
+    /// [`KeysError::File`]
+    pub fn ensure(&self) -> Result<(), KeysError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.dir)
+            .map_err(|e| KeysError::file("create", &self.dir, e))
+    }
+}
+
+/// Replaces a file of the configuration directory, 0600, whole or not at all.
+///
+/// # Errors
+/// [`KeysError::File`]
+pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeysError> {
+    file_io::write_file_atomic(path, bytes, 0o600).map_err(|e| KeysError::file("write", path, e))
+}
+
+/// A file's bytes; `None` where there is none.
+///
+/// # Errors
+/// [`KeysError::File`]; also for a file above `max` bytes, which no writer made.
+pub fn read_private(path: &Path, max: u64) -> Result<Option<Vec<u8>>, KeysError> {
+    let fail = |e| KeysError::file("read", path, e);
+    match fs::metadata(path) {
+        Ok(meta) if meta.len() > max => {
+            Err(fail(io::Error::new(io::ErrorKind::InvalidData, "the file is too large")))
+        }
+        Ok(_) => fs::read(path).map(Some).map_err(fail),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(fail(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_pool_has_a_folder_of_its_own_that_only_its_owner_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ConfigDir::new(dir.path().join("c"));
+        let pool = config.pool(&PoolId([0xab; 16]));
+        assert!(pool.path().ends_with(format!("pools/{}", "ab".repeat(16))));
+        pool.ensure().unwrap();
+        pool.ensure().unwrap();
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o7777;
+        assert_eq!(mode(pool.path()), 0o700);
+        assert_eq!(mode(config.path()), 0o700);
+        assert_eq!(read_private(&pool.anchor(), 10).unwrap(), None);
+        write_private(&pool.anchor(), b"0123456789").unwrap();
+        write_private(&pool.anchor(), b"9876543210").unwrap();
+        assert_eq!(mode(&pool.anchor()), 0o600);
+        assert_eq!(read_private(&pool.anchor(), 10).unwrap().unwrap(), b"9876543210");
+        assert!(read_private(&pool.anchor(), 9).is_err());
+    }
+}
