@@ -27,7 +27,7 @@ struct Inner {
 }
 
 impl MemoryStore {
-    /// An empty store of nodes of `node_bytes`, a multiple of 4096.
+    /// An empty store of nodes of `node_bytes`. Less than a block makes high trees of few items.
     #[must_use]
     pub fn new(node_bytes: usize) -> Self {
         let inner = Inner { next: 1, ..Inner::default() };
@@ -87,7 +87,7 @@ impl NodeStore for MemoryStore {
         twice: bool,
     ) -> Result<Pointer, BlockError> {
         assert_eq!(plain.len(), self.node_bytes, "a node of another size");
-        let blocks = u32::try_from(self.node_bytes / BLOCK_SIZE).unwrap_or(u32::MAX);
+        let blocks = u32::try_from(self.node_bytes.div_ceil(BLOCK_SIZE)).unwrap_or(u32::MAX);
         let mut inner = self.inner();
         match &mut inner.fail_after {
             Some(0) => return Err(BlockError::Full),

@@ -1,5 +1,7 @@
 //! Pointers: where a node is, and what opens it (docs/format.md, "Pointer").
 
+use zeroize::Zeroizing;
+
 use crate::base::cursor::{DecodeError, Reader, Writer};
 use crate::base::{BlockAddr, Generation};
 use crate::block::Run;
@@ -30,9 +32,20 @@ impl Pointer {
 
     /// Appends the encoded pointer.
     pub fn encode(&self, out: &mut Writer) {
-        out.u64(self.addr.get()).u64(self.second.map_or(0, BlockAddr::get));
-        out.u32(self.blocks).u32(0).u64(self.birth.get());
-        out.bytes(&self.key.0).bytes(&self.tag.0);
+        out.bytes(&*self.to_bytes());
+    }
+
+    /// The encoded pointer, erased when dropped: it holds the key.
+    #[must_use]
+    pub fn to_bytes(&self) -> Zeroizing<[u8; Self::BYTES]> {
+        let mut bytes = Zeroizing::new([0; Self::BYTES]);
+        bytes[..8].copy_from_slice(&self.addr.get().to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.second.map_or(0, BlockAddr::get).to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.blocks.to_le_bytes());
+        bytes[24..32].copy_from_slice(&self.birth.get().to_le_bytes());
+        bytes[32..64].copy_from_slice(&self.key.0);
+        bytes[64..].copy_from_slice(&self.tag.0);
+        bytes
     }
 
     /// Reads an encoded pointer.
