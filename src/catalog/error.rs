@@ -44,6 +44,9 @@ pub enum CatalogError {
     /// A text or list longer than the format holds.
     #[error("the {0} is too long")]
     TooLong(&'static str),
+    /// The tree moved on since the new header was made for it.
+    #[error("the tree changed while its header was being made; try again")]
+    RootChanged,
     /// The header read back does not say what was written.
     #[error("the header of {0} does not read back as it was written")]
     ReadBack(String),

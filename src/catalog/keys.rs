@@ -5,17 +5,7 @@
 //! stand together.
 
 use crate::base::{BlockAddr, ClusterId, LineId, SegmentId, SnapshotId};
-
-/// Key of an item: object, kind, offset, in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// What the item belongs to.
-    pub object: u64,
-    /// Kind of item.
-    pub kind: u8,
-    /// Which of that kind.
-    pub offset: u64,
-}
+pub(in crate::catalog) use crate::tree::Key;
 
 const META: u8 = 0x20;
 const CLUSTER: u8 = 0x21;

@@ -275,9 +275,32 @@ impl Table {
     /// # Errors
     /// [`TableError::FreedTooMuch`]
     pub fn remove_blocks(&mut self, segment: SegmentId, blocks: u64) -> Result<(), TableError> {
-        let left = self.segment(segment)?.allocated_blocks.checked_sub(blocks);
+        let found = self.segment(segment)?;
+        let left = match found.uncounted {
+            true => Some(found.allocated_blocks.saturating_sub(blocks)),
+            false => found.allocated_blocks.checked_sub(blocks),
+        };
         let left = left.ok_or(TableError::FreedTooMuch(segment))?;
         self.edit_segment(segment, |s| s.allocated_blocks = left)
+    }
+
+    /// Region maps may hold more blocks of `segment` than the table counts.
+    ///
+    /// # Errors
+    /// [`TableError::UnknownSegment`]
+    pub fn set_uncounted(&mut self, segment: SegmentId) -> Result<(), TableError> {
+        self.edit_segment(segment, |s| s.uncounted = true)
+    }
+
+    /// A whole pass over the region maps freed all blocks of an uncounted `segment`.
+    ///
+    /// # Errors
+    /// [`TableError::UnknownSegment`]
+    pub fn settle_uncounted(&mut self, segment: SegmentId) -> Result<(), TableError> {
+        self.edit_segment(segment, |s| {
+            s.uncounted = false;
+            s.allocated_blocks = 0;
+        })
     }
 
     /// The cells across the cut of `segment` are all freed.
@@ -294,7 +317,12 @@ impl Table {
     /// [`TableError::Shape`] where it may not go.
     pub fn forget(&mut self, segment: SegmentId) -> Result<(), TableError> {
         let found = self.segment(segment)?;
-        if found.allocated_blocks > 0 || found.holds() || found.released || found.closed.is_none() {
+        if found.allocated_blocks > 0
+            || found.uncounted
+            || found.holds()
+            || found.released
+            || found.closed.is_none()
+        {
             return Err(TableError::Shape(segment));
         }
         if !found.dead {
@@ -314,6 +342,7 @@ fn open_segment(line: LineId, after: Generation) -> Segment {
         held: false,
         dead: false,
         released: false,
+        uncounted: false,
         branches: Vec::new(),
     }
 }

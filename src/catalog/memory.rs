@@ -1,5 +1,6 @@
 //! Items and region maps in memory, for tests: a free that does not match fails the test.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 
@@ -21,14 +22,18 @@ pub(in crate::catalog) struct Memory {
     pub blocks: BTreeMap<u64, SegmentId>,
     /// Blocks freed so far.
     pub freed: u64,
+    /// Items read, written and visited so far.
+    pub ops: Cell<u64>,
 }
 
 impl Items for Memory {
     fn get(&self, key: Key) -> Result<Option<Vec<u8>>, CatalogError> {
+        self.ops.set(self.ops.get() + 1);
         Ok(self.items.get(&key).cloned())
     }
     fn range(&self, from: Key, to: Key, visit: &mut Visit<'_>) -> Result<(), CatalogError> {
         for (key, value) in self.items.range(from..=to) {
+            self.ops.set(self.ops.get() + 1);
             if let ControlFlow::Break(()) = visit(*key, value) {
                 break;
             }
@@ -39,6 +44,7 @@ impl Items for Memory {
 
 impl Storage for Memory {
     fn put(&mut self, key: Key, value: &[u8]) -> Result<(), CatalogError> {
+        self.ops.set(self.ops.get() + 1);
         self.items.insert(key, value.to_vec());
         Ok(())
     }

@@ -9,14 +9,21 @@
 //! It knows nothing of files, mounts or key providers.
 
 mod cells;
+mod cluster;
 mod error;
 mod header;
+mod info;
+mod key_usage;
 mod keys;
 mod kills;
 mod lines;
 mod records;
+mod restore;
+mod rewrap;
 mod segments;
 mod sizes;
+mod snapshot;
+mod state;
 mod steps;
 mod storage;
 mod table_items;
@@ -25,6 +32,8 @@ mod table_items;
 mod memory;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod ops_tests;
 
 pub use error::CatalogError;
 pub use header::{

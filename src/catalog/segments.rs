@@ -69,6 +69,8 @@ pub struct Segment {
     pub dead: bool,
     /// The cut at its end was let go inside its line; cells across it await their freeing.
     pub released: bool,
+    /// Region maps hold more blocks than are counted here: a log was never replayed. Dead only.
+    pub uncounted: bool,
     /// Lines that branch off the cut at its end.
     pub branches: Vec<LineId>,
 }
@@ -177,6 +179,9 @@ impl Table {
         }
         for (id, segment) in &table.segments {
             if *id >= counters.segment || *id < FIRST_SEGMENT {
+                return Err(TableError::Shape(*id));
+            }
+            if segment.uncounted && !segment.dead {
                 return Err(TableError::Shape(*id));
             }
             if segment.dead {
@@ -422,7 +427,12 @@ impl Table {
         mark(&mut self.dead, segment.is_some_and(|s| s.dead));
         mark(&mut self.released, segment.is_some_and(|s| s.released && !s.dead));
         let empty = |s: &Segment| {
-            !s.dead && !s.released && s.closed.is_some() && s.allocated_blocks == 0 && !s.holds()
+            !s.dead
+                && !s.released
+                && s.closed.is_some()
+                && s.allocated_blocks == 0
+                && !s.uncounted
+                && !s.holds()
         };
         mark(&mut self.empty, segment.is_some_and(empty));
     }

@@ -200,6 +200,13 @@ fn sweep(
             skipped: false,
         });
         if pass.next_region >= storage.region_count() {
+            if !pass.skipped {
+                for id in &pass.segments {
+                    if table.segment(*id).is_ok_and(|s| s.uncounted) {
+                        table.settle_uncounted(*id)?;
+                    }
+                }
+            }
             let lost = pass.segments.iter().find(|id| has_blocks(table, **id)).copied();
             let skipped = pass.skipped;
             progress.pass = None;
@@ -231,7 +238,7 @@ fn sweep(
 }
 
 fn has_blocks(table: &Table, id: SegmentId) -> bool {
-    table.segment(id).is_ok_and(|s| s.allocated_blocks > 0)
+    table.segment(id).is_ok_and(|s| s.allocated_blocks > 0 || s.uncounted)
 }
 
 fn forget_swept(table: &mut Table, progress: &mut Progress) -> Result<(), CatalogError> {

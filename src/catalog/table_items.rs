@@ -15,7 +15,8 @@ const CLOSED: u8 = 1;
 const HELD: u8 = 2;
 const DEAD: u8 = 4;
 const RELEASED: u8 = 8;
-const SEGMENT_FLAGS: u8 = CLOSED | HELD | DEAD | RELEASED;
+const UNCOUNTED: u8 = 16;
+const SEGMENT_FLAGS: u8 = CLOSED | HELD | DEAD | RELEASED | UNCOUNTED;
 const HEAD: u8 = 1;
 
 /// A segment's item: flags u8, line u32, opened u64, closed u64 (0 where open), allocated u64.
@@ -25,7 +26,8 @@ fn encode_segment(segment: &Segment) -> Vec<u8> {
     w.u8(flag(segment.closed.is_some(), CLOSED)
         | flag(segment.held, HELD)
         | flag(segment.dead, DEAD)
-        | flag(segment.released, RELEASED));
+        | flag(segment.released, RELEASED)
+        | flag(segment.uncounted, UNCOUNTED));
     w.u32(segment.line.0).u64(segment.opened.0);
     w.u64(segment.closed.map_or(0, |g| g.0)).u64(segment.allocated_blocks);
     w.into_bytes()
@@ -46,6 +48,7 @@ pub fn decode_segment(value: &[u8]) -> Result<Segment, DecodeError> {
         held: flags & HELD != 0,
         dead: flags & DEAD != 0,
         released: flags & RELEASED != 0,
+        uncounted: flags & UNCOUNTED != 0,
         branches: Vec::new(),
     };
     r.finish()?;
