@@ -196,6 +196,9 @@ pub enum KeysError {
         /// Which wrap.
         name: String,
     },
+    /// The name of a root secret (path of a file, name of a credential) is too long to be kept.
+    #[error("the name of a root secret may have {0} bytes")]
+    WrapName(usize),
     /// A file that should hold a secret does not.
     #[error("{} is not a secret file: 32 bytes, or 64 hexadecimal digits, are expected", path.display())]
     SecretShape {
@@ -315,7 +318,7 @@ impl KeysError {
             Self::Kdf(KdfError::Memory(_) | KdfError::Passphrase) => ProblemCode::RootSecret,
             Self::Exists { .. } => ProblemCode::KeyExists,
             Self::Transition { .. } | Self::ClockJumped { .. } => ProblemCode::KeyState,
-            Self::WaitingPeriod { .. } => ProblemCode::Usage,
+            Self::WaitingPeriod { .. } | Self::WrapName(_) => ProblemCode::Usage,
             Self::NotSupported { .. } => ProblemCode::Unsupported,
             Self::KeyringFull(_)
             | Self::KeyringMissing { .. }

@@ -7,10 +7,14 @@
 //! error or a `Debug`. It must not know what a pool, a tree or a file is: it makes and opens wraps,
 //! `pool` and `catalog` store them.
 
+mod anchor;
+pub mod backup;
 mod config;
 #[cfg(test)]
 mod conformance;
 mod deadline;
+mod engine_key;
+pub mod envelope;
 mod error;
 pub mod fake;
 pub mod keyring;
@@ -20,8 +24,10 @@ mod recovery;
 mod registry;
 pub mod root_secret;
 
+pub use anchor::{Anchor, AnchorKey};
 pub use config::{ConfigDir, PoolConfig, read_private, write_private};
 pub use deadline::Deadline;
+pub use engine_key::{AtHand, label, open_engine_key, unwrap_engine_key, wrap_engine_key};
 pub use error::KeysError;
 pub use keyring::{Keyring, LocalKeyInfo};
 pub use local::LocalProvider;

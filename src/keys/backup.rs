@@ -1,0 +1,253 @@
+//! The configuration backup: everything of a pool that is not in the pool, in one file sealed under
+//! a passphrase.
+//!
+//! ```text
+//! magic 16 | format u32 | zero u32 | pool id 16 | kdf (48) | sealed (length u32)
+//! sealed = seal(Argon2id(passphrase), "config-backup", AD = all bytes before, files)
+//! files  = count u32 | { name (length u32) | bytes (length u32) } each
+//! ```
+
+use std::fs;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use crate::base::PoolId;
+use crate::base::cursor::{DecodeError, Reader, Writer};
+use crate::crypto::{self, KdfParams, OpenError, RootSecret};
+use crate::keys::config::{ConfigDir, PoolConfig, read_private, write_private};
+use crate::keys::error::KeysError;
+use crate::keys::root_secret;
+
+const MAGIC: &[u8; 16] = b"\x89SRbackup\r\n\x1a\n\0\0\0";
+const FORMAT: u32 = 1;
+const FILE_BYTES_MAX: u64 = 8 << 20;
+const BACKUP_BYTES_MAX: u64 = 64 << 20;
+const NAME_BYTES_MAX: usize = 64;
+const FILES_MAX: usize = 16;
+
+/// What a backup holds, by the names of the files in the pool's folder. The anchor is left out: an
+/// older one would hide a rollback, and a lost one is made again.
+const FILES: [&str; 4] = ["root.key", "keyring", "keyring.key", "mounts"];
+
+/// What was backed up or brought back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackupReport {
+    /// The pool.
+    pub pool: PoolId,
+    /// The files, by name.
+    pub files: Vec<String>,
+}
+
+/// Writes the backup of a pool's folder. `root` is the root secret where it stands in a key file
+/// elsewhere: it goes along as `root.key`.
+///
+/// # Errors
+/// [`KeysError::FileExists`] for a file that is there already, [`KeysError::Passphrase`],
+/// [`KeysError::File`]
+pub fn backup(
+    config: &PoolConfig,
+    pool: PoolId,
+    root: Option<&RootSecret>,
+    passphrase: &[u8],
+    kdf: &KdfParams,
+    to: &Path,
+) -> Result<BackupReport, KeysError> {
+    if to.exists() {
+        return Err(KeysError::FileExists { path: to.to_owned() });
+    }
+    let mut files: Vec<(&str, Zeroizing<Vec<u8>>)> = Vec::new();
+    for name in FILES {
+        if let Some(bytes) = read_private(&config.path().join(name), FILE_BYTES_MAX)? {
+            files.push((name, Zeroizing::new(bytes)));
+        }
+    }
+    if let Some(root) = root.filter(|_| files.iter().all(|(name, _)| *name != "root.key")) {
+        files.push(("root.key", Zeroizing::new(root.bytes().to_vec())));
+    }
+    let room = 4 + files.iter().map(|(n, b)| 8 + n.len() + b.len()).sum::<usize>();
+    let mut body = Writer::with_capacity(room);
+    body.u32(files.len() as u32);
+    for (name, bytes) in &files {
+        body.sized(name.as_bytes()).sized(bytes);
+    }
+    let body = Zeroizing::new(body.into_bytes());
+    let key = root_secret::secret_of_passphrase(passphrase, kdf)?;
+    let mut out = Writer::new();
+    out.bytes(MAGIC).u32(FORMAT).u32(0).bytes(pool.as_bytes());
+    kdf.encode(&mut out);
+    let head = out.into_bytes();
+    let sealed = crypto::seal(key.bytes(), "config-backup", &head, &body);
+    let mut out = Writer::new();
+    out.bytes(&head).sized(&sealed);
+    write_private(to, &out.into_bytes())?;
+    Ok(BackupReport { pool, files: files.iter().map(|(n, _)| (*n).to_owned()).collect() })
+}
+
+/// The pool that a backup is of; needs no passphrase.
+///
+/// # Errors
+/// [`KeysError::Backup`], [`KeysError::File`]
+pub fn backed_up_pool(from: &Path) -> Result<PoolId, KeysError> {
+    let bytes = read(from)?;
+    split(&bytes).map(|parts| parts.pool).map_err(|why| not_a_backup(from, why))
+}
+
+/// Brings back what a backup holds. Files that are there with other contents are an error, before
+/// anything is written, unless `replace`.
+///
+/// # Errors
+/// [`KeysError::Backup`], [`KeysError::RootSecretWrong`] for a wrong passphrase,
+/// [`KeysError::FileExists`], [`KeysError::File`]
+pub fn restore(
+    config: &ConfigDir,
+    from: &Path,
+    passphrase: &[u8],
+    replace: bool,
+) -> Result<BackupReport, KeysError> {
+    let bytes = read(from)?;
+    let parts = split(&bytes).map_err(|why| not_a_backup(from, why))?;
+    let key = root_secret::secret_of_passphrase(passphrase, &parts.kdf)?;
+    let body = crypto::open(key.bytes(), "config-backup", parts.head, parts.sealed);
+    let body = body.map_err(|e| match e {
+        OpenError::WrongKey => {
+            KeysError::RootSecretWrong { tried: "the passphrase of the backup".to_owned() }
+        }
+        _ => not_a_backup(from, "it is damaged"),
+    })?;
+    let files = decode_files(&body).map_err(|_| not_a_backup(from, "it is damaged"))?;
+    let pool = config.pool(&parts.pool);
+    pool.ensure()?;
+    for (name, bytes) in &files {
+        let path = pool.path().join(name);
+        let there = read_private(&path, FILE_BYTES_MAX)?;
+        if there.is_some_and(|there| there != *bytes) && !replace {
+            return Err(KeysError::FileExists { path });
+        }
+    }
+    for (name, bytes) in &files {
+        write_private(&pool.path().join(name), bytes)?;
+    }
+    Ok(BackupReport { pool: parts.pool, files: files.iter().map(|f| f.0.to_owned()).collect() })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, KeysError> {
+    let missing = || {
+        let why = fs::metadata(path).err().unwrap_or_else(|| std::io::ErrorKind::NotFound.into());
+        KeysError::file("read", path, why)
+    };
+    read_private(path, BACKUP_BYTES_MAX)?.ok_or_else(missing)
+}
+
+fn not_a_backup(path: &Path, why: &'static str) -> KeysError {
+    KeysError::Backup { path: path.to_owned(), why }
+}
+
+struct Parts<'a> {
+    head: &'a [u8],
+    pool: PoolId,
+    kdf: KdfParams,
+    sealed: &'a [u8],
+}
+
+fn split(bytes: &[u8]) -> Result<Parts<'_>, &'static str> {
+    let strange = |_: DecodeError| "its bytes are of something else";
+    let mut from = Reader::new(bytes);
+    if from.array().map_err(strange)? != *MAGIC {
+        return Err("its bytes are of something else");
+    }
+    if from.u32().map_err(strange)? != FORMAT || from.u32().map_err(strange)? != 0 {
+        return Err("it was made by a newer version");
+    }
+    let pool = PoolId(from.array().map_err(strange)?);
+    let kdf = KdfParams::decode(&mut from).map_err(strange)?;
+    let head = bytes.get(..bytes.len() - from.remaining()).unwrap_or_default();
+    let sealed = from.sized(BACKUP_BYTES_MAX as usize).map_err(strange)?;
+    from.finish().map_err(strange)?;
+    Ok(Parts { head, pool, kdf, sealed })
+}
+
+fn decode_files(body: &[u8]) -> Result<Vec<(&str, &[u8])>, DecodeError> {
+    let mut from = Reader::new(body);
+    let count = from.u32()? as usize;
+    if count > FILES_MAX {
+        return Err(DecodeError::Field("files"));
+    }
+    let mut files = Vec::new();
+    for _ in 0..count {
+        let name = from.text(NAME_BYTES_MAX)?;
+        // Only names that a backup writes are ever joined to a path.
+        if !FILES.contains(&name) {
+            return Err(DecodeError::Field("name"));
+        }
+        files.push((name, from.sized(FILE_BYTES_MAX as usize)?));
+    }
+    from.finish()?;
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Timestamp;
+    use crate::keys::Keyring;
+    use std::time::Duration;
+
+    const POOL: PoolId = PoolId([4; 16]);
+    const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+
+    #[test]
+    fn a_lost_configuration_directory_comes_back_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) =
+            (ConfigDir::new(dir.path().join("a")), ConfigDir::new(dir.path().join("b")));
+        old.pool(&POOL).ensure().unwrap();
+        let keyring = Keyring::create(&old.pool(&POOL), NOW).unwrap();
+        keyring.create_key(&"k".parse().unwrap(), Duration::ZERO, NOW).unwrap();
+        let root = RootSecret::random();
+        let (file, kdf) = (dir.path().join("backup"), KdfParams::minimal());
+        let made = backup(&old.pool(&POOL), POOL, Some(&root), b"pass", &kdf, &file).unwrap();
+        assert_eq!(made.files, ["keyring", "keyring.key", "root.key"]);
+        assert!(matches!(
+            backup(&old.pool(&POOL), POOL, None, b"pass", &kdf, &file),
+            Err(KeysError::FileExists { .. })
+        ));
+        assert_eq!(backed_up_pool(&file).unwrap(), POOL);
+
+        let wrong = restore(&new, &file, b"other", false).unwrap_err();
+        assert!(matches!(wrong, KeysError::RootSecretWrong { .. }));
+        assert!(!new.path().exists());
+        assert_eq!(restore(&new, &file, b"pass", false).unwrap().files, made.files);
+        let back = new.pool(&POOL);
+        assert_eq!(Keyring::open(&back).unwrap().list(), keyring.list());
+        let secret = root_secret::read_secret_file(&back.root_key()).unwrap();
+        assert_eq!(secret.bytes(), root.bytes());
+        restore(&new, &file, b"pass", false).unwrap();
+    }
+
+    #[test]
+    fn what_is_there_is_not_overwritten_unasked_and_damage_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ConfigDir::new(dir.path().join("c"));
+        let pool = config.pool(&POOL);
+        pool.ensure().unwrap();
+        Keyring::create(&pool, NOW).unwrap();
+        let (file, kdf) = (dir.path().join("backup"), KdfParams::minimal());
+        backup(&pool, POOL, None, b"pass", &kdf, &file).unwrap();
+        let keyring = Keyring::open(&pool).unwrap();
+        keyring.create_key(&"k".parse().unwrap(), Duration::ZERO, NOW).unwrap();
+        let refused = restore(&config, &file, b"pass", false).unwrap_err();
+        assert!(matches!(refused, KeysError::FileExists { .. }));
+        assert_eq!(Keyring::open(&pool).unwrap().list().len(), 1);
+        restore(&config, &file, b"pass", true).unwrap();
+        assert!(Keyring::open(&pool).unwrap().list().is_empty());
+
+        let mut bytes = fs::read(&file).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(&file, &bytes).unwrap();
+        let damaged = restore(&config, &file, b"pass", true).unwrap_err();
+        assert!(matches!(damaged, KeysError::Backup { .. }));
+        fs::write(&file, b"hello").unwrap();
+        assert!(matches!(backed_up_pool(&file), Err(KeysError::Backup { .. })));
+    }
+}
