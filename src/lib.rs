@@ -13,3 +13,5 @@ pub mod tree; // one copy-on-write B+tree, for cluster trees and for the catalog
 pub mod catalog; // clusters, snapshots, headers, and who holds which stretch of history
 pub mod fuse; // the adapter from fuser to a volume, mount options, sessions
 pub mod control; // the wire: typed requests and replies, trait Api, server and client over a Unix socket
+pub mod daemon; // the process: settings, log, places, start and stop order, wiring
+pub mod cli; // commands, output, exit status

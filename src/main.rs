@@ -1,1 +1,7 @@
-fn main() {}
+//! `strongroom`, the command and the daemon.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    strongroom::cli::run(std::env::args_os().collect())
+}

@@ -14,13 +14,13 @@ pub mod clock;
 pub mod file_handle;
 pub mod file_io;
 pub mod fuse_mount;
-pub mod helper_process;
 pub mod mount_point;
 pub mod mount_table;
 pub mod peer;
 pub mod process;
 pub mod random;
 pub mod secret_memory;
+pub mod signals;
 pub mod sync;
 pub mod threads;
 

@@ -82,6 +82,13 @@ pub fn egid() -> u32 {
     nix::unistd::getegid().as_raw()
 }
 
+/// Number of the group of that name, or of that number written out.
+#[must_use]
+pub fn group_id(name: &str) -> Option<u32> {
+    let named = nix::unistd::Group::from_name(name).ok().flatten();
+    named.map(|group| group.gid.as_raw()).or_else(|| name.parse().ok())
+}
+
 /// Own process id.
 #[must_use]
 pub fn pid() -> u32 {
@@ -121,6 +128,23 @@ pub fn detach(keep_stderr: bool) -> io::Result<()> {
     nix::unistd::dup2_stdout(&null)?;
     if !keep_stderr {
         nix::unistd::dup2_stderr(&null)?;
+    }
+    Ok(())
+}
+
+/// Closes every descriptor but the three standard streams: those that a careless parent let through.
+/// To be called before anything in this process holds one.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub fn close_inherited() -> io::Result<()> {
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    for descriptor in open.into_iter().filter(|d| *d > 2) {
+        // The one that read the directory is closed already.
+        let _ = nix::unistd::close(descriptor);
     }
     Ok(())
 }

@@ -1,0 +1,682 @@
+//! The command line as types: what parses is well-formed, and nothing was touched before it did.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::base::size::{parse_duration, parse_size};
+use crate::base::{ClusterName, EncryptionKeyId};
+use crate::cli::words::{
+    KeyOrNone, RecoveryTarget, SecretSpec, SnapshotPrefix, Target, parse_mount_options,
+};
+use crate::daemon::places::DEFAULT_POOL;
+
+/// An encrypted snapshot filesystem for database storage.
+///
+/// A pool holds clusters; a cluster is mounted as a filesystem; snapshots are taken in constant
+/// time and restored by mounting them, while the customer's key named in their header is enabled.
+#[derive(Debug, Parser)]
+#[command(name = "strongroom", version, propagate_version = true, subcommand_required = true)]
+#[command(
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "\
+Exit status: 0 done, 1 refused or failed, 2 wrong usage, 3 a customer key is not usable,
+             4 corruption found, 130 interrupted.
+
+Examples:
+  strongroom init
+  strongroom key create k1
+  strongroom cluster create db --key k1
+  strongroom mount db /srv/pg
+  strongroom snapshot create db --retain 7d"
+)]
+pub struct CommandLine {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub globals: Globals,
+    #[command(subcommand)]
+    #[allow(missing_docs)]
+    pub command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Common options")]
+pub struct Globals {
+    /// The pool: a directory, a file or a block device
+    #[arg(long, global = true, value_name = "PATH", env = "STRONGROOM_POOL")]
+    #[arg(default_value = DEFAULT_POOL, hide_env_values = true)]
+    pub pool: PathBuf,
+    /// The daemon's control socket [default: control.sock in the pool, or below /run/strongroom]
+    #[arg(long, global = true, value_name = "PATH", env = "STRONGROOM_SOCKET")]
+    #[arg(hide_env_values = true)]
+    pub socket: Option<PathBuf>,
+    /// One JSON document instead of a table; a failure is a problem document
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print nothing but what was asked for
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say more; twice: still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Refuse instead of starting a daemon where none serves the pool
+    #[arg(long, global = true)]
+    pub no_start: bool,
+    /// A file with the passphrase that opens the pool
+    #[arg(long, global = true, value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
+pub enum Command {
+    /// Make a pool
+    #[command(after_help = "\
+Examples:
+  strongroom init
+  strongroom init --pool /data/pool --size 200G --recovery-key /media/usb/recovery.txt
+  strongroom init --pool /dev/vg/pool --wipe /dev/vg/pool --root-secret passphrase")]
+    Init(Init),
+    /// Serve a pool
+    #[command(after_help = "\
+Every command that needs a daemon starts one; this command is for systemd and for experts.
+
+Examples:
+  strongroom daemon
+  strongroom daemon --foreground --cache-bytes 1G --log debug")]
+    Daemon(Daemon),
+    /// Unmount everything, checkpoint, end the daemon
+    #[command(after_help = "Examples:\n  strongroom shutdown\n  strongroom shutdown --force")]
+    Shutdown {
+        /// Even while mounts are busy
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show pool, space, clusters, mounts, keys and background work
+    #[command(after_help = "Examples:\n  strongroom status\n  strongroom status --json --refresh")]
+    Status(Refresh),
+    /// Enlarge, resume, upgrade or rename a pool
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom pool grow --size 500G
+  strongroom pool resume"
+    )]
+    Pool(PoolCommand),
+    /// Back up and restore what opens the pool
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom config backup /media/usb/strongroom.backup
+  strongroom config restore /media/usb/strongroom.backup"
+    )]
+    Config(ConfigCommand),
+    /// Show, add and remove ways to open the pool
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom root-secret show
+  strongroom root-secret add passphrase
+  strongroom root-secret remove file:/etc/strongroom/old.key"
+    )]
+    RootSecret(RootSecretCommand),
+    /// Create, list, show and delete clusters; set their keys
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom cluster create db --key k1
+  strongroom cluster set-key db k2 --snapshots"
+    )]
+    Cluster(ClusterCommand),
+    /// Mount a cluster
+    #[command(after_help = "\
+Options: ro, allow_other, private, writethrough, noatime, nosuid, nodev, noexec, suid, dev,
+         key_wait, start, pool=PATH, no_CAPABILITY.
+
+Examples:
+  strongroom mount db /srv/pg
+  strongroom mount db /srv/pg -o noatime,key_wait")]
+    Mount(Mount),
+    /// Unmount a cluster or a snapshot
+    #[command(
+        visible_alias = "unmount",
+        after_help = "\
+Examples:
+  strongroom umount db
+  strongroom umount /mnt/restored
+  strongroom umount --all"
+    )]
+    Umount(Umount),
+    /// Take, list, show, delete and rewrap snapshots
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom snapshot create db --retain 7d
+  strongroom snapshot list db
+  strongroom snapshot delete snap-0a1b --dry-run"
+    )]
+    Snapshot(SnapshotCommand),
+    /// Restore a snapshot: mount it, make a cluster of it, or put it back
+    #[command(after_help = "\
+Examples:
+  strongroom restore snap-0a1b /mnt/restored
+  strongroom restore snap-0a1b --to-cluster db-copy
+  strongroom restore snap-0a1b --in-place")]
+    Restore(Restore),
+    /// Create, list, show, test, disable, enable and delete customer keys
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom key create k1
+  strongroom key usage k1
+  strongroom key disable k1"
+    )]
+    Key(KeyCommand),
+    /// Verify the structure of a pool that no daemon serves
+    #[command(after_help = "Examples:\n  strongroom check\n  strongroom check --pool /dev/vg/pool")]
+    Check,
+    /// Look into a pool that no daemon serves; prints no key
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  strongroom debug superblock
+  strongroom debug header snap-0a1b
+  strongroom debug region 0"
+    )]
+    Debug(DebugCommand),
+    /// Print the completions of a shell
+    #[command(after_help = "\
+Examples:
+  strongroom completions bash > /etc/bash_completion.d/strongroom
+  strongroom completions fish > ~/.config/fish/completions/strongroom.fish")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages
+    #[command(after_help = "Examples:\n  strongroom man /usr/local/share/man/man1")]
+    Man {
+        /// An existing directory
+        dir: PathBuf,
+    },
+}
+
+/// `init`
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Its size [default: a sparse file, 90 % of the filesystem at most; a block device whole]
+    #[arg(long, value_parser = parse_size)]
+    pub size: Option<u64>,
+    /// What opens it: file:PATH, passphrase or credential:NAME [default: a key file in the
+    /// configuration directory]
+    #[arg(long, value_name = "SPEC")]
+    pub root_secret: Option<SecretSpec>,
+    /// A new file for the recovery key, or none [default: it is printed]
+    #[arg(long, value_name = "FILE|none")]
+    pub recovery_key: Option<RecoveryTarget>,
+    /// Overwrite what is on this device, named again
+    #[arg(long, value_name = "DEV")]
+    pub wipe: Option<PathBuf>,
+}
+
+/// `daemon`: each setting of strongroom.toml is also a flag.
+#[derive(Debug, Args)]
+pub struct Daemon {
+    /// Stay in this process and log to standard error
+    #[arg(long)]
+    pub foreground: bool,
+    /// Do not make the recorded mounts again
+    #[arg(long)]
+    pub no_remount: bool,
+    /// Open the pool with the recovery key in this file
+    #[arg(long, value_name = "FILE")]
+    pub recovery_key: Option<PathBuf>,
+    /// Open a pool that is older than what was last seen
+    #[arg(long)]
+    pub accept_rollback: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub settings: SettingFlags,
+    /// The caller waits on the standard streams for the start's outcome
+    #[arg(long, hide = true)]
+    pub detached: bool,
+}
+
+/// The settings as flags.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Settings (also in strongroom.toml)")]
+pub struct SettingFlags {
+    /// Memory for caches
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub cache_bytes: Option<u64>,
+    /// How often the keys of mounted clusters are asked after
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub key_check_interval: Option<Duration>,
+    /// How long a key may be unusable before its clusters are locked
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub key_grace: Option<Duration>,
+    /// What an unreachable key provider means for mounted clusters
+    #[arg(long, value_name = "WHAT")]
+    pub on_unreachable: Option<OnUnreachable>,
+    /// Longest time between checkpoints
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    pub checkpoint_interval: Option<Duration>,
+    /// A group whose members may do all
+    #[arg(long, value_name = "GROUP")]
+    pub admin_group: Option<String>,
+    /// What is logged, in env_logger's syntax
+    #[arg(long, value_name = "FILTER", env = "STRONGROOM_LOG", hide_env_values = true)]
+    pub log: Option<String>,
+}
+
+/// `--on-unreachable`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnUnreachable {
+    /// Go on
+    Keep,
+    /// Lock them
+    Lock,
+}
+
+/// `--refresh`
+#[derive(Debug, Args)]
+pub struct Refresh {
+    /// Ask the key providers now instead of showing their last answer
+    #[arg(long)]
+    pub refresh: bool,
+}
+
+/// `pool …`
+#[derive(Debug, Subcommand)]
+pub enum PoolCommand {
+    /// Enlarge the pool while it is served
+    #[command(after_help = "Examples:\n  strongroom pool grow --size 500G")]
+    Grow {
+        /// The new size
+        #[arg(long, value_parser = parse_size)]
+        size: u64,
+    },
+    /// Leave the read-only state, once its cause is mended
+    #[command(after_help = "Examples:\n  strongroom pool resume")]
+    Resume,
+    /// Bring the pool to this version's format
+    #[command(after_help = "Examples:\n  strongroom pool upgrade --dry-run")]
+    Upgrade {
+        /// Only say what it would do
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Give a copied pool an identity of its own, so that both can be used on one machine
+    #[command(after_help = "Examples:\n  strongroom --pool /data/copy pool new-id")]
+    NewId,
+}
+
+/// `config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Write root secret, keyring and identities to a file, sealed under a passphrase
+    #[command(after_help = "Examples:\n  strongroom config backup /media/usb/strongroom.backup")]
+    Backup {
+        /// A new file
+        file: PathBuf,
+        /// A file with the backup's passphrase [default: asked for on the terminal]
+        #[arg(long, value_name = "FILE")]
+        backup_passphrase_file: Option<PathBuf>,
+    },
+    /// Bring them back from such a file; what is there is not overwritten
+    #[command(after_help = "Examples:\n  strongroom config restore /media/usb/strongroom.backup")]
+    Restore {
+        /// The file
+        file: PathBuf,
+        /// A file with the backup's passphrase [default: asked for on the terminal]
+        #[arg(long, value_name = "FILE")]
+        backup_passphrase_file: Option<PathBuf>,
+    },
+}
+
+/// `root-secret …`
+#[derive(Debug, Subcommand)]
+pub enum RootSecretCommand {
+    /// List the ways to open the pool
+    #[command(after_help = "Examples:\n  strongroom root-secret show --json")]
+    Show,
+    /// Add a way to open the pool
+    #[command(after_help = "\
+Examples:
+  strongroom root-secret add file:/root/strongroom.key
+  strongroom root-secret add passphrase --new-passphrase-file /run/secret
+  strongroom root-secret add credential:strongroom.root")]
+    Add {
+        /// file:PATH, passphrase or credential:NAME
+        spec: SecretSpec,
+        /// A file with the new passphrase [default: asked for on the terminal]
+        #[arg(long, value_name = "FILE")]
+        new_passphrase_file: Option<PathBuf>,
+    },
+    /// Remove a way to open the pool; the last one stays
+    #[command(after_help = "Examples:\n  strongroom root-secret remove passphrase")]
+    Remove {
+        /// As `root-secret show` names it: file:PATH, passphrase, credential:NAME or recovery
+        spec: SecretSpec,
+    },
+}
+
+/// `cluster …`
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Create a cluster
+    #[command(after_help = "\
+Examples:
+  strongroom cluster create db
+  strongroom cluster create db --key local://k1")]
+    Create {
+        /// 1 to 64 of a-z 0-9 . _ -, the first a letter or digit
+        name: ClusterName,
+        /// The customer key that is needed to mount it [default: Not enabled]
+        #[arg(long, value_name = "KEY_ID")]
+        key: Option<EncryptionKeyId>,
+    },
+    /// List clusters
+    #[command(after_help = "Examples:\n  strongroom cluster list --json")]
+    List(Refresh),
+    /// Show a cluster
+    #[command(after_help = "Examples:\n  strongroom cluster show db")]
+    Show {
+        /// The cluster
+        name: ClusterName,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        refresh: Refresh,
+    },
+    /// Delete an unmounted cluster; its snapshots stay
+    #[command(after_help = "Examples:\n  strongroom cluster delete db --yes")]
+    Delete {
+        /// The cluster
+        name: ClusterName,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        yes: Yes,
+    },
+    /// Enable, rotate or drop a cluster's customer key
+    #[command(after_help = "\
+Examples:
+  strongroom cluster set-key db k2
+  strongroom cluster set-key db k2 --snapshots
+  strongroom cluster set-key db none")]
+    SetKey {
+        /// The cluster
+        name: ClusterName,
+        /// The new key, or none
+        #[arg(value_name = "KEY_ID|none")]
+        key: KeyOrNone,
+        /// Rewrap its snapshots, too
+        #[arg(long)]
+        snapshots: bool,
+    },
+}
+
+/// `--yes`
+#[derive(Debug, Args)]
+pub struct Yes {
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// `mount`
+#[derive(Debug, Args)]
+pub struct Mount {
+    /// The cluster
+    pub name: ClusterName,
+    /// An empty directory
+    pub mountpoint: PathBuf,
+    /// Mount options, separated by commas
+    #[arg(short, value_name = "OPTIONS", value_parser = parse_mount_options)]
+    pub options: Vec<String>,
+}
+
+/// `umount`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["target", "all"]))]
+pub struct Umount {
+    /// A cluster, a mount point (with a slash in it), or a snapshot
+    #[arg(value_name = "NAME|MOUNTPOINT|ID")]
+    pub target: Option<Target>,
+    /// Everything
+    #[arg(long)]
+    pub all: bool,
+    /// Even while it is busy: what has files open there gets errors
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `snapshot …`
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Take a snapshot; of several clusters: at one point in time
+    #[command(group = clap::ArgGroup::new("which").required(true).args(["names", "all"]))]
+    #[command(after_help = "\
+Examples:
+  strongroom snapshot create db
+  strongroom snapshot create db wal --retain 7d --description 'before the upgrade'")]
+    Create {
+        /// The clusters
+        #[arg(value_name = "NAME")]
+        names: Vec<ClusterName>,
+        /// Every cluster
+        #[arg(long)]
+        all: bool,
+        /// Delete it by itself after this time [default: never]
+        #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+        retain: Option<Duration>,
+        /// What to say of it
+        #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
+        description: String,
+    },
+    /// List snapshots
+    #[command(after_help = "Examples:\n  strongroom snapshot list db --json")]
+    List {
+        /// Only those of this cluster
+        name: Option<ClusterName>,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        refresh: Refresh,
+    },
+    /// Show a snapshot
+    #[command(after_help = "Examples:\n  strongroom snapshot show snap-0a1b")]
+    Show {
+        /// The snapshot; a unique prefix will do
+        id: SnapshotPrefix,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        refresh: Refresh,
+    },
+    /// Delete snapshots: all that are named, or none
+    #[command(after_help = "\
+Examples:
+  strongroom snapshot delete snap-0a1b snap-77fe
+  strongroom snapshot delete snap-0a1b --dry-run")]
+    Delete {
+        /// The snapshots; unique prefixes will do
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<SnapshotPrefix>,
+        /// Only say what it would free
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Put snapshots under another customer key, without touching their data
+    #[command(after_help = "Examples:\n  strongroom snapshot rewrap snap-0a1b --key k2")]
+    Rewrap {
+        /// The snapshots; unique prefixes will do
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<SnapshotPrefix>,
+        /// The new key
+        #[arg(long, value_name = "KEY_ID")]
+        key: EncryptionKeyId,
+    },
+}
+
+/// `restore`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("form").required(true).args(["mountpoint", "to_cluster", "in_place"]))]
+pub struct Restore {
+    /// The snapshot; a unique prefix will do
+    pub id: SnapshotPrefix,
+    /// Mount it here, read-only
+    pub mountpoint: Option<PathBuf>,
+    /// Make a new writable cluster of it, in constant time
+    #[arg(long, value_name = "NAME")]
+    pub to_cluster: Option<ClusterName>,
+    /// Make it the head of its cluster; what it replaces is kept as a snapshot
+    #[arg(long)]
+    pub in_place: bool,
+    /// How long the safety snapshot is kept [default: 7d]
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION", conflicts_with_all = ["mountpoint", "to_cluster"])]
+    pub retain: Option<Duration>,
+    /// Mount options, separated by commas
+    #[arg(short, value_name = "OPTIONS", value_parser = parse_mount_options, conflicts_with_all = ["to_cluster", "in_place"])]
+    pub options: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub yes: Yes,
+}
+
+/// `key …`
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Create a key in the embedded keyring; prints its Encryption Key ID
+    #[command(after_help = "\
+Examples:
+  strongroom key create k1
+  strongroom key create k1 --deletion-wait 30d")]
+    Create {
+        /// Its name [default: one is made up]
+        name: Option<String>,
+        /// Waiting period before a deletion, 0 to 30d, fixed for the key's life [default: 7d]
+        #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+        deletion_wait: Option<Duration>,
+    },
+    /// List the embedded keys, and every key that the pool needs
+    #[command(after_help = "Examples:\n  strongroom key list --refresh")]
+    List(Refresh),
+    /// Show a key
+    #[command(after_help = "Examples:\n  strongroom key show k1")]
+    Show {
+        /// The key
+        #[arg(value_name = "KEY_ID")]
+        id: EncryptionKeyId,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        refresh: Refresh,
+    },
+    /// Wrap and unwrap with a key, now
+    #[command(after_help = "Examples:\n  strongroom key test k1")]
+    Test {
+        /// The key
+        #[arg(value_name = "KEY_ID")]
+        id: EncryptionKeyId,
+    },
+    /// List every cluster and snapshot that needs a key
+    #[command(after_help = "Examples:\n  strongroom key usage k1 --json")]
+    Usage {
+        /// The key
+        #[arg(value_name = "KEY_ID")]
+        id: EncryptionKeyId,
+    },
+    /// Disable a key: nothing under it is mounted or restored until it is enabled again
+    #[command(after_help = "Examples:\n  strongroom key disable k1 --yes")]
+    Disable {
+        /// The key
+        #[arg(value_name = "KEY_ID")]
+        id: EncryptionKeyId,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        yes: Yes,
+    },
+    /// Enable a key
+    #[command(after_help = "Examples:\n  strongroom key enable k1")]
+    Enable {
+        /// The key
+        #[arg(value_name = "KEY_ID")]
+        id: EncryptionKeyId,
+    },
+    /// Delete a key after its waiting period: what only it opens is lost for ever
+    #[command(after_help = "\
+Examples:
+  strongroom key delete k1
+  strongroom key delete k1 --after 14d --force k1")]
+    Delete {
+        /// The key
+        #[arg(value_name = "KEY_ID")]
+        id: EncryptionKeyId,
+        /// A longer waiting period than the key's own
+        #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+        after: Option<Duration>,
+        /// The key named again, where something still needs it
+        #[arg(long, value_name = "KEY_ID")]
+        force: Option<EncryptionKeyId>,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        yes: Yes,
+    },
+    /// Cancel a deletion that is pending; the key stays disabled
+    #[command(after_help = "Examples:\n  strongroom key cancel-delete k1")]
+    CancelDelete {
+        /// The key
+        #[arg(value_name = "KEY_ID")]
+        id: EncryptionKeyId,
+    },
+}
+
+/// `debug …`
+#[derive(Debug, Subcommand)]
+pub enum DebugCommand {
+    /// The four superblock copies
+    #[command(after_help = "Examples:\n  strongroom debug superblock --json")]
+    Superblock,
+    /// The header of a cluster or snapshot
+    #[command(after_help = "Examples:\n  strongroom debug header db")]
+    Header {
+        /// A cluster or a snapshot
+        #[arg(value_name = "NAME|ID")]
+        what: Target,
+    },
+    /// The catalog's tree, node by node
+    #[command(after_help = "Examples:\n  strongroom debug node")]
+    Node {
+        /// Address of one node, in blocks [default: all]
+        addr: Option<u64>,
+    },
+    /// The intent logs
+    #[command(after_help = "Examples:\n  strongroom debug log db")]
+    Log {
+        /// Only that of this cluster
+        name: Option<ClusterName>,
+    },
+    /// The region maps
+    #[command(after_help = "Examples:\n  strongroom debug region 0")]
+    Region {
+        /// Number of one region [default: all, a line each]
+        index: Option<u64>,
+    },
+}
+
+/// Shells with completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}

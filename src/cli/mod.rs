@@ -1,0 +1,110 @@
+//! The command line: arguments in, requests out, tables or JSON back, an exit status as a contract.
+//!
+//! It promises that wrong usage is found before anything is touched, that a failure is one line
+//! (or one document) naming what, why and what to do, and that exit statuses mean what the help
+//! says. It must not know how anything is stored.
+
+mod args;
+mod clusters;
+mod confirm;
+mod context;
+mod daemon_command;
+mod generate;
+mod keys;
+mod mount_helper;
+mod mounts;
+mod offline;
+mod output;
+mod passphrase;
+mod pools;
+mod progress;
+mod restore;
+mod snapshots;
+mod start;
+mod words;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::base::ProblemCode;
+use crate::cli::args::{Command, CommandLine};
+use crate::cli::context::{Context, Outcome};
+use crate::cli::output::Output;
+use crate::control::Problem;
+use crate::sys;
+
+/// Runs the command that `arguments` say, the program's own name first; its exit status.
+#[must_use]
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    if mount_helper::is_asked_for(&arguments) {
+        return mount_helper::run(&arguments);
+    }
+    let json = arguments.iter().skip(1).take_while(|a| *a != "--").any(|a| a == "--json");
+    let line = match CommandLine::try_parse_from(&arguments) {
+        Ok(line) => line,
+        Err(error) => return usage(&error, json),
+    };
+    let out = Output::new(&line.globals);
+    match dispatch(line) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            out.problem(&problem);
+            ExitCode::from(problem.exit_status())
+        }
+    }
+}
+
+/// Help and versions are answers; anything else is wrong usage.
+fn usage(error: &clap::Error, json: bool) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            Output::bare(false).print(&error.render().to_string());
+            ExitCode::SUCCESS
+        }
+        _ => {
+            if json {
+                let text = error.render().to_string();
+                let first = text.lines().next().unwrap_or_default();
+                let detail = first.strip_prefix("error: ").unwrap_or(first);
+                let problem =
+                    Problem::new(ProblemCode::Usage, detail).with_hint("strongroom --help");
+                Output::bare(true).problem(&problem);
+            } else {
+                Output::bare(false).note(error.render().to_string().trim_end());
+            }
+            ExitCode::from(ProblemCode::Usage.exit_status())
+        }
+    }
+}
+
+fn dispatch(line: CommandLine) -> Outcome {
+    let context = Context::new(line.globals)?;
+    if let Command::Daemon(daemon) = line.command {
+        return daemon_command::run(&context, daemon);
+    }
+    sys::signals::exit_130_on_interrupt().map_err(|e| {
+        Problem::new(ProblemCode::Internal, format!("signals cannot be waited for: {e}"))
+    })?;
+    match line.command {
+        Command::Init(init) => offline::init(&context, init),
+        Command::Daemon(daemon) => daemon_command::run(&context, daemon),
+        Command::Shutdown { force } => pools::shutdown(&context, force),
+        Command::Status(refresh) => pools::status(&context, refresh.refresh),
+        Command::Pool(command) => pools::pool(&context, command),
+        Command::Config(command) => offline::config(&context, command),
+        Command::RootSecret(command) => pools::root_secret(&context, command),
+        Command::Cluster(command) => clusters::run(&context, command),
+        Command::Mount(mount) => mounts::mount(&context, &mount),
+        Command::Umount(umount) => mounts::umount(&context, umount),
+        Command::Snapshot(command) => snapshots::run(&context, command),
+        Command::Restore(request) => restore::run(&context, request),
+        Command::Key(command) => keys::run(&context, command),
+        Command::Check => offline::check(&context),
+        Command::Debug(command) => offline::debug(&context, command),
+        Command::Completions { shell } => generate::completions(&context, shell),
+        Command::Man { dir } => generate::man(&context, &dir),
+    }
+}

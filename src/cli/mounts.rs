@@ -1,0 +1,67 @@
+//! `mount`, `umount`
+
+use crate::cli::args;
+use crate::cli::context::{Context, Outcome, wire_path};
+use crate::cli::words::Target;
+use crate::control::client::segment;
+use crate::control::types::{List, Mount, MountCluster, Umount, UmountAny};
+use crate::daemon::mount_words;
+
+pub(in crate::cli) fn mount(context: &Context, mount: &args::Mount) -> Outcome {
+    let pool = mount.options.iter().rev().find_map(|list| mount_words::pool_of(list));
+    match pool {
+        Some(pool) => mount_in(&context.for_pool(&pool)?, mount),
+        None => mount_in(context, mount),
+    }
+}
+
+fn mount_in(context: &Context, mount: &args::Mount) -> Outcome {
+    let request = MountCluster {
+        mountpoint: wire_path(&mount.mountpoint)?,
+        options: mount_words::options_of(&mount.options),
+    };
+    let path = format!("/v1/clusters/{}/mount", segment(mount.name.as_str()));
+    let mounted: Mount = context.post(&path, &request)?;
+    context.out.reply(&mounted, mounted_text);
+    Ok(())
+}
+
+/// What a mount did.
+pub(in crate::cli) fn mounted_text(mount: &Mount) -> String {
+    let what = match mount.snapshot_id {
+        Some(id) => format!("{id} of {}", mount.cluster_name),
+        None => mount.cluster_name.to_string(),
+    };
+    let place = &mount.mountpoint;
+    let how = if mount.read_only { ", read-only" } else { "" };
+    if mount.already_mounted {
+        format!("{what} is already mounted at {place}{how}")
+    } else {
+        format!("{what} mounted at {place}{how}")
+    }
+}
+
+pub(in crate::cli) fn umount(context: &Context, umount: args::Umount) -> Outcome {
+    let force = umount.force;
+    let gone: List<Mount> = match umount.target {
+        None => context.post("/v1/umount", &UmountAny { mountpoint: None, all: true, force })?,
+        Some(Target::Path(path)) => {
+            let mountpoint = Some(wire_path(&path)?);
+            context.post("/v1/umount", &UmountAny { mountpoint, all: false, force })?
+        }
+        Some(Target::Cluster(name)) => {
+            let path = format!("/v1/clusters/{}/umount", segment(name.as_str()));
+            context.post(&path, &Umount { force })?
+        }
+        Some(Target::Snapshot(id)) => {
+            let path = format!("/v1/snapshots/{}/umount", segment(&id.to_string()));
+            context.post(&path, &Umount { force })?
+        }
+    };
+    context.out.reply(&gone, |list| {
+        let lines: Vec<String> =
+            list.results.iter().map(|m| format!("{} unmounted", m.mountpoint)).collect();
+        if lines.is_empty() { "nothing is mounted".to_owned() } else { lines.join("\n") }
+    });
+    Ok(())
+}

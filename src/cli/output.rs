@@ -1,0 +1,143 @@
+//! Printing. The voice: lower case, no full stop, the object named, then what to do.
+//!
+//! What was asked for goes to standard output: a table, or with `--json` one document. Everything
+//! else goes to standard error, a line each, and not at all with `--quiet`.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{Table, presets};
+use serde::Serialize;
+
+use crate::cli::args::Globals;
+use crate::control::Problem;
+
+/// How to print.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cli) struct Output {
+    pub json: bool,
+    pub quiet: bool,
+    color: bool,
+}
+
+impl Output {
+    pub fn new(globals: &Globals) -> Self {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let color = !plain && io::stderr().is_terminal();
+        Self { json: globals.json, quiet: globals.quiet, color }
+    }
+
+    /// Before the command line could be read.
+    pub fn bare(json: bool) -> Self {
+        Self { json, quiet: false, color: false }
+    }
+
+    /// Whether progress is of use to somebody.
+    pub fn shows_progress(self) -> bool {
+        !self.json && !self.quiet && io::stderr().is_terminal()
+    }
+
+    /// One document, with `--json`; otherwise what `people` prints.
+    pub fn reply<T: Serialize>(self, value: &T, people: impl FnOnce(&T) -> String) {
+        let text = if self.json {
+            serde_json::to_string_pretty(value).unwrap_or_default()
+        } else {
+            people(value)
+        };
+        self.print(&text);
+    }
+
+    /// Text to standard output, with a line end where it has none. Who closed the other end (as
+    /// `head` does) has seen enough.
+    pub fn print(self, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        let mut out = io::stdout().lock();
+        let _ = write!(out, "{text}{end}").and_then(|()| out.flush());
+    }
+
+    /// A line beside what was asked for.
+    pub fn note(self, text: &str) {
+        if !self.quiet && !text.is_empty() {
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        }
+    }
+
+    /// A line that somebody should read.
+    pub fn warn(self, text: &str) {
+        let head = if self.color { "\x1b[33mwarning:\x1b[0m" } else { "warning:" };
+        self.note(&format!("{head} {text}"));
+    }
+
+    /// Why a command failed: one line, or one document.
+    pub fn problem(self, problem: &Problem) {
+        let mut err = io::stderr().lock();
+        let _ = if self.json {
+            writeln!(err, "{}", problem.to_value())
+        } else {
+            let head = if self.color { "\x1b[31mstrongroom:\x1b[0m" } else { "strongroom:" };
+            writeln!(err, "{head} {}", one_line(&problem.to_string()))
+        };
+    }
+}
+
+/// Text on one line, whatever a path or a key's name holds.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// A table for people: a head, then a row each.
+pub(in crate::cli) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(head.iter().map(|h| h.to_uppercase()));
+    for row in rows {
+        table.add_row(row.iter().map(|cell| one_line(cell)));
+    }
+    trimmed(&table.to_string())
+}
+
+/// Names and values, a line each; lines without a value are left out.
+pub(in crate::cli) fn facts(lines: Vec<(&str, String)>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    for (name, value) in lines {
+        if !value.is_empty() {
+            table.add_row([format!("{name}:"), one_line(&value)]);
+        }
+    }
+    trimmed(&table.to_string())
+}
+
+fn trimmed(text: &str) -> String {
+    let lines =
+        text.lines().map(|line| line.trim_end().strip_prefix(' ').unwrap_or(line.trim_end()));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A value that may be missing.
+pub(in crate::cli) fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |v| v.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned_and_names_cannot_break_a_line() {
+        let rows = vec![
+            vec!["a".to_owned(), "1".to_owned()],
+            vec!["long-name".to_owned(), "x\ny".to_owned()],
+        ];
+        let text = table(&["name", "value"], rows);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 3, "{text}");
+        let column = lines[0].find("VALUE").unwrap();
+        assert_eq!(&lines[1][column..], "1");
+        assert_eq!(&lines[2][column..], "x y");
+        assert!(
+            !facts(vec![("mounted at", String::new()), ("name", "db".into())]).contains("mounted")
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! `status`, `shutdown`, `pool …`, `root-secret …`
+
+use crate::base::ProblemCode;
+use crate::base::size::format_size;
+use crate::cli::args::{PoolCommand, RootSecretCommand};
+use crate::cli::clusters::cluster_table;
+use crate::cli::context::{Context, Outcome};
+use crate::cli::keys::{key_table, not_backed_up};
+use crate::cli::output::{facts, or_dash, table};
+use crate::cli::words::SecretSpec;
+use crate::cli::{offline, passphrase, start};
+use crate::control::Problem;
+use crate::control::types::{
+    AddRootSecret, Empty, GrowPool, List, Mount, Pool, PoolState, RemoveRootSecret, RootSecret,
+    Shutdown, Status,
+};
+
+pub(in crate::cli) fn status(context: &Context, refresh: bool) -> Outcome {
+    context.places.check_socket()?;
+    let path = format!("/v1/status?refresh={refresh}");
+    let mut status: Status = match context.client().get(&path) {
+        Err(problem) if problem.code == ProblemCode::NoDaemon => {
+            if !context.out.json {
+                context.out.print("daemon: not running");
+            }
+            let pool = context.places.pool.display();
+            return Err(problem.with_hint(format!("strongroom --pool {pool} daemon")));
+        }
+        answer => answer?,
+    };
+    env!("CARGO_PKG_VERSION").clone_into(&mut status.version);
+    context.out.reply(&status, status_text);
+    if !context.out.json {
+        for warning in &status.warnings {
+            context.out.warn(warning);
+        }
+    }
+    Ok(())
+}
+
+fn status_text(s: &Status) -> String {
+    let mut parts = vec![facts(vec![
+        ("daemon", format!("running, process {}, version {}", s.pid, s.daemon_version)),
+        ("pool", s.pool.path.clone()),
+        ("pool id", s.pool.id.to_string()),
+        ("state", state_text(&s.pool)),
+        ("size", format_size(s.pool.size_bytes)),
+        ("used", format_size(s.pool.used_bytes)),
+        ("free", format_size(s.pool.free_bytes)),
+        ("becoming free", format_size(s.pool.pending_free_bytes)),
+        ("format version", s.format_version.to_string()),
+        ("last checkpoint", format!("{} at {}", s.pool.generation, or_dash(s.last_checkpoint_at))),
+    ])];
+    if !s.clusters.is_empty() {
+        parts.push(cluster_table(&s.clusters));
+    }
+    if !s.mounts.is_empty() {
+        parts.push(mount_table(&s.mounts));
+    }
+    if !s.keys.is_empty() {
+        parts.push(key_table(&s.keys));
+    }
+    if !s.background.is_empty() {
+        let rows = s.background.iter().map(|b| vec![b.kind.clone(), b.detail.clone()]);
+        parts.push(table(&["background work", ""], rows.collect()));
+    }
+    if s.keys_not_backed_up > 0 {
+        parts.push(not_backed_up(s.keys_not_backed_up));
+    }
+    parts.join("\n\n")
+}
+
+fn state_text(pool: &Pool) -> String {
+    let state = match pool.state {
+        PoolState::Ok => "ok",
+        PoolState::ReadOnly => "read-only",
+        PoolState::Degraded => "degraded",
+    };
+    match &pool.reason {
+        Some(reason) => format!("{state}: {reason}"),
+        None => state.to_owned(),
+    }
+}
+
+fn mount_table(mounts: &[Mount]) -> String {
+    let rows = mounts.iter().map(|m| {
+        let what = m.snapshot_id.map_or_else(|| m.cluster_name.to_string(), |id| id.to_string());
+        let waiting = m.waiting_requests.filter(|w| *w > 0);
+        let waits = waiting.map(|w| format!("{w} requests, oldest {} ms", m.oldest_request_ms));
+        vec![
+            m.mountpoint.clone(),
+            what,
+            m.options.join(","),
+            or_dash(m.barrier.clone()),
+            or_dash(waits),
+        ]
+    });
+    table(&["mounted at", "what", "options", "barrier", "waiting"], rows.collect())
+}
+
+pub(in crate::cli) fn shutdown(context: &Context, force: bool) -> Outcome {
+    context.places.check_socket()?;
+    let client = context.client();
+    let status: Status = client.get("/v1/status").map_err(|p| match p.code {
+        ProblemCode::NoDaemon => p.with_hint("there is nothing to shut down"),
+        _ => p,
+    })?;
+    client.send::<_, Empty>("POST", "/v1/shutdown", &Shutdown { force }, &mut |_, _| ())?;
+    start::wait_until_ended(status.pid)?;
+    context.out.reply(&Empty {}, |_| "the daemon ended; everything is unmounted".to_owned());
+    Ok(())
+}
+
+pub(in crate::cli) fn pool(context: &Context, command: PoolCommand) -> Outcome {
+    let pool: Pool = match command {
+        PoolCommand::Grow { size } => {
+            context.post("/v1/pool/grow", &GrowPool { size_bytes: size })?
+        }
+        PoolCommand::Resume => context.post("/v1/pool/resume", &Empty {})?,
+        PoolCommand::Upgrade { dry_run } => return offline::upgrade(context, dry_run),
+        PoolCommand::NewId => return offline::new_id(context),
+    };
+    context.out.reply(&pool, |p| {
+        let (size, free) = (format_size(p.size_bytes), format_size(p.free_bytes));
+        format!("pool {}: {size}, {free} free, {}", p.path, state_text(p))
+    });
+    Ok(())
+}
+
+pub(in crate::cli) fn root_secret(context: &Context, command: RootSecretCommand) -> Outcome {
+    let list: List<RootSecret> = match command {
+        RootSecretCommand::Show => context.get("/v1/root-secrets")?,
+        RootSecretCommand::Add { spec, new_passphrase_file } => {
+            let request = match (&spec, &new_passphrase_file) {
+                (SecretSpec::Recovery, _) => {
+                    let detail = "a recovery key is made by init alone";
+                    return Err(Problem::new(ProblemCode::Usage, detail).with_hint(
+                        "root-secret add file:PATH makes a key file to keep elsewhere",
+                    ));
+                }
+                (SecretSpec::Passphrase, file) => {
+                    let flag = "--new-passphrase-file";
+                    let new = passphrase::new("passphrase", file.as_deref(), flag)?;
+                    let text = std::str::from_utf8(&new).map_err(|_| {
+                        Problem::new(ProblemCode::Usage, "the new passphrase is not UTF-8")
+                    })?;
+                    AddRootSecret { spec: spec.to_string(), passphrase: Some(text.to_owned()) }
+                }
+                (_, Some(_)) => {
+                    let detail = "--new-passphrase-file goes with passphrase alone";
+                    return Err(Problem::new(ProblemCode::Usage, detail));
+                }
+                (_, None) => AddRootSecret { spec: spec.to_string(), passphrase: None },
+            };
+            context.post("/v1/root-secrets", &request)?
+        }
+        RootSecretCommand::Remove { spec } => {
+            let request = RemoveRootSecret { spec: spec.to_string() };
+            context.post("/v1/root-secrets/remove", &request)?
+        }
+    };
+    context.out.reply(&list, |list| {
+        let rows = list.results.iter().map(|r| vec![r.spec.clone(), r.kind.clone()]);
+        table(&["opens the pool", "kind"], rows.collect())
+    });
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! The process that serves a pool: its sockets, signals, threads and mounts, wired together.
+//!
+//! It starts and stops everything in one written order ([`run`]), turns requests of the control
+//! socket into uses of the service, and mounts through `fuse`. It promises that a pool has one
+//! daemon, that an end by SIGTERM or `shutdown` loses nothing, and that one by SIGKILL loses
+//! nothing that was acknowledged as durable. It must not know how anything is stored.
+
+pub mod config;
+pub mod handshake;
+pub mod logging;
+pub mod mount_words;
+pub mod places;
+
+pub use handshake::Passphrase;
+pub use places::Places;

@@ -1,0 +1,6 @@
+//! The binary at the prompt: help, exit statuses, bad input, without any daemon.
+
+mod bad_input;
+mod help;
+mod no_daemon;
+mod support;

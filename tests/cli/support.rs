@@ -1,0 +1,70 @@
+//! Runs the binary in a world of its own.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+/// A directory that stands for the whole machine: pool, configuration, runtime directory.
+pub struct World {
+    pub dir: tempfile::TempDir,
+}
+
+/// What a command did.
+pub struct Done {
+    pub status: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs `strongroom` with these arguments, nobody at the terminal.
+    pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Done {
+        self.run_as(env!("CARGO_BIN_EXE_strongroom").as_ref(), arguments)
+    }
+
+    /// The same by another name of the program.
+    pub fn run_as<A: AsRef<OsStr>>(
+        &self,
+        program: &OsStr,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Done {
+        let output = Command::new(program)
+            .args(arguments)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("STRONGROOM_POOL", self.path("pool"))
+            .env("STRONGROOM_CONFIG", self.path("config"))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        Done::from(output)
+    }
+
+    /// Words as typed, split at blanks.
+    pub fn type_in(&self, line: &str) -> Done {
+        self.run(line.split_whitespace())
+    }
+
+    /// That nothing was made.
+    pub fn is_untouched(&self) -> bool {
+        std::fs::read_dir(self.dir.path()).unwrap().next().is_none()
+    }
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        Self {
+            status: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
