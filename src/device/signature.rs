@@ -17,7 +17,7 @@ pub enum Found {
 
 /// (name, offset in bytes, magic), as blkid(8) and the formats' own documents have them.
 const KNOWN: &[(&str, usize, &[u8])] = &[
-    ("strongroom pool", 0, b"\x89STRONG"),
+    ("strongroom pool", 0, b"\x89SRM\r\n\x1a\n"),
     ("LUKS", 0, b"LUKS\xba\xbe"),
     ("xfs", 0, b"XFSB"),
     ("squashfs", 0, b"hsqs"),

@@ -4,3 +4,4 @@ mod bad_input;
 mod help;
 mod no_daemon;
 mod support;
+mod unit_file;
