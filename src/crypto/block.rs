@@ -170,3 +170,73 @@ pub fn decrypt_block(
     xts.decrypt(0, buf);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    const KINDS: [BlockKind; 4] =
+        [BlockKind::Data, BlockKind::Node, BlockKind::Map, BlockKind::Crc];
+
+    #[test]
+    fn a_block_opens_under_its_own_key_kind_and_tag_only() {
+        let (key, plain) = (new_block_key(), [9; 4096]);
+        for kind in KINDS {
+            let mut ciphertext = plain;
+            let tag = encrypt_block(&key, kind, &mut ciphertext);
+            for other in KINDS {
+                let mut buf = ciphertext;
+                assert_eq!(decrypt_block(&key, other, &mut buf, &tag).is_ok(), other == kind);
+                assert_eq!(buf, if other == kind { plain } else { ciphertext });
+            }
+            let mut buf = ciphertext;
+            assert_eq!(decrypt_block(&new_block_key(), kind, &mut buf, &tag), Err(TagMismatch));
+            assert_eq!(buf, ciphertext, "a refused block is left as it was");
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_of_block_tag_and_key_is_refused() {
+        let key = BlockKey([3; 32]);
+        let mut ciphertext = [5; 32];
+        let tag = encrypt_block(&key, BlockKind::Node, &mut ciphertext);
+        for bit in 0..256 {
+            let mut bad = ciphertext;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(decrypt_block(&key, BlockKind::Node, &mut bad, &tag).is_err(), "bit {bit}");
+            let mut other = key.clone();
+            other.0[bit / 8] ^= 1 << (bit % 8);
+            let mut buf = ciphertext;
+            assert!(decrypt_block(&other, BlockKind::Node, &mut buf, &tag).is_err(), "key {bit}");
+            let mut bad_tag = tag;
+            bad_tag.0[bit / 8 % 16] ^= 1 << (bit % 8);
+            assert!(decrypt_block(&key, BlockKind::Node, &mut buf, &bad_tag).is_err(), "tag {bit}");
+        }
+        for len in [0, 16, 31] {
+            let mut short = ciphertext[..len].to_vec();
+            assert!(decrypt_block(&key, BlockKind::Node, &mut short, &tag).is_err());
+        }
+    }
+
+    #[test]
+    fn keys_are_fresh_and_the_batch_forgets_them() {
+        let mut seen = HashSet::new();
+        for _ in 0..100 {
+            assert!(seen.insert(new_block_key().0));
+        }
+        BATCH.with_borrow(|batch| {
+            assert!(batch.used > 0);
+            assert!(batch.bytes[..batch.used].iter().all(|b| *b == 0), "handed out and erased");
+            assert!(batch.bytes[batch.used..].iter().any(|b| *b != 0), "not yet handed out");
+        });
+        let theirs = std::thread::spawn(|| new_block_key().0).join().unwrap();
+        assert!(seen.insert(theirs), "threads have batches of their own");
+    }
+
+    #[test]
+    fn nothing_prints_a_key() {
+        assert_eq!(format!("{:?}", BlockKey([0xab; 32])), "BlockKey(..)");
+        assert_eq!(format!("{:?}", Tag([1; 16])), "Tag(01010101010101010101010101010101)");
+    }
+}

@@ -22,6 +22,9 @@ mod secret;
 mod wrap;
 mod xts;
 
+#[cfg(test)]
+mod vectors;
+
 pub use block::{
     BlockKey, BlockKind, Tag, TagMismatch, decrypt_block, encrypt_block, new_block_key,
 };

@@ -117,3 +117,42 @@ pub fn passphrase_secret(
     result.map_err(|_| KdfError::Passphrase)?;
     Ok(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_checked_before_any_memory_is_taken() {
+        let good = KdfParams::minimal();
+        let weak = [
+            KdfParams { memory_kib: MEMORY_KIB_MIN - 1, ..good },
+            KdfParams { passes: 2, ..good },
+            KdfParams { lanes: 0, ..good },
+        ];
+        for params in weak {
+            assert!(matches!(passphrase_secret(b"p", &params), Err(KdfError::TooWeak)));
+        }
+        let costly = [
+            KdfParams { memory_kib: u32::MAX, ..good },
+            KdfParams { passes: 17, ..good },
+            KdfParams { lanes: 2, ..good },
+        ];
+        for params in costly {
+            assert!(matches!(passphrase_secret(b"p", &params), Err(KdfError::TooCostly)));
+        }
+    }
+
+    #[test]
+    fn parameters_read_back_and_an_unknown_kind_is_refused() {
+        let params = KdfParams::new();
+        let mut out = Writer::new();
+        params.encode(&mut out);
+        let mut bytes = out.into_bytes();
+        assert_eq!(bytes.len(), KdfParams::ENCODED_BYTES);
+        assert_eq!(KdfParams::decode(&mut Reader::new(&bytes)), Ok(params));
+        assert_eq!(KdfParams::decode(&mut Reader::new(&bytes[..47])), Err(DecodeError::Short));
+        bytes[0] = 2;
+        assert_eq!(KdfParams::decode(&mut Reader::new(&bytes)), Err(DecodeError::Field("kdf")));
+    }
+}

@@ -64,7 +64,7 @@ pub fn seal(key: &[u8; 32], label: &str, ad: &[u8], plain: &[u8]) -> Vec<u8> {
 }
 
 /// [`seal`] with a given N, for the golden vectors.
-fn seal_with(
+pub(in crate::crypto) fn seal_with(
     nonce: &[u8; NONCE_BYTES],
     key: &[u8; 32],
     label: &str,
@@ -147,4 +147,76 @@ pub fn open(
 #[must_use]
 pub fn seal_id(sealed: &[u8]) -> Option<[u8; COMMITMENT_BYTES]> {
     sealed.get(NONCE_BYTES..)?.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KEY: [u8; 32] = [7; 32];
+
+    #[test]
+    fn opens_what_was_sealed_and_never_seals_the_same_twice() {
+        for plain in [&b""[..], b"x", &[1; 1000]] {
+            let (a, b) = (seal(&KEY, "t", b"ad", plain), seal(&KEY, "t", b"ad", plain));
+            assert_eq!(a.len(), plain.len() + SEAL_OVERHEAD);
+            assert_ne!(a, b);
+            assert_eq!(open(&KEY, "t", b"ad", &a).unwrap()[..], *plain);
+        }
+    }
+
+    #[test]
+    fn another_key_label_or_context_is_a_wrong_key() {
+        let sealed = seal(&KEY, "root", b"ad", b"plain");
+        let mut other = KEY;
+        other[31] ^= 1;
+        for (key, label, ad) in [
+            (&other, "root", &b"ad"[..]),
+            (&KEY, "roo", b"ad"),
+            (&KEY, "roota", b"d"),
+            (&KEY, "root", b"a"),
+            (&KEY, "root", b"ad\0"),
+            (&KEY, "root", b""),
+        ] {
+            assert_eq!(open(key, label, ad, &sealed).unwrap_err(), OpenError::WrongKey);
+        }
+    }
+
+    /// A flipped bit in N or C cannot be told from a wrong key; behind them it is damage.
+    #[test]
+    fn every_flipped_bit_and_every_missing_byte_is_refused() {
+        let sealed = seal(&KEY, "t", b"ad", b"a plaintext");
+        for bit in 0..sealed.len() * 8 {
+            let mut bad = sealed.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let expected = if bit < 64 * 8 { OpenError::WrongKey } else { OpenError::Corrupt };
+            assert_eq!(open(&KEY, "t", b"ad", &bad).unwrap_err(), expected, "bit {bit}");
+        }
+        for len in 0..sealed.len() {
+            let error = open(&KEY, "t", b"ad", &sealed[..len]).unwrap_err();
+            let short = len < SEAL_OVERHEAD;
+            assert_eq!(error, if short { OpenError::Short } else { OpenError::Corrupt }, "{len}");
+        }
+        let mut longer = sealed;
+        longer.push(0);
+        assert_eq!(open(&KEY, "t", b"ad", &longer).unwrap_err(), OpenError::Corrupt);
+    }
+
+    #[test]
+    fn a_commitment_is_known_before_the_plaintext() {
+        let begun = Seal::begin(&KEY, "t", b"ad");
+        let commitment = begun.commitment();
+        let sealed = begun.finish(b"later");
+        assert_eq!(seal_id(&sealed), Some(commitment));
+        assert_eq!(open(&KEY, "t", b"ad", &sealed).unwrap()[..], *b"later");
+        assert_eq!(seal_id(&sealed[..63]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(open(&KEY, "t", b"", &bytes).is_err());
+        }
+    }
 }

@@ -87,3 +87,69 @@ impl Wrap {
         Ok(wrap)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn wrap() -> Wrap {
+        Wrap {
+            key_id: "local://k1".parse().unwrap(),
+            resolved: "local://k1#1".to_owned(),
+            key_version: 1,
+            fingerprint: [3; 16],
+            wrapped: vec![4; 112],
+        }
+    }
+
+    fn encoded(wrap: &Wrap) -> Vec<u8> {
+        let mut out = Writer::new();
+        wrap.encode(&mut out);
+        out.into_bytes()
+    }
+
+    #[test]
+    fn a_wrap_reads_back_and_its_parts_do_not_run_together() {
+        let bytes = encoded(&wrap());
+        let mut reader = Reader::new(&bytes);
+        assert_eq!(Wrap::decode(&mut reader), Ok(wrap()));
+        assert_eq!(reader.finish(), Ok(()));
+        for len in 0..bytes.len() {
+            assert!(Wrap::decode(&mut Reader::new(&bytes[..len])).is_err(), "{len}");
+        }
+        let moved = Wrap {
+            key_id: "local://k1x".parse().unwrap(),
+            resolved: "local://k1#".into(),
+            ..wrap()
+        };
+        assert_ne!(encoded(&moved), bytes);
+    }
+
+    #[test]
+    fn contexts_that_differ_give_different_bytes() {
+        let context = |pool, cluster, ck_id| WrapContext {
+            pool: PoolId([pool; 16]),
+            cluster: ClusterId([cluster; 16]),
+            ck_id,
+        };
+        let all = [context(1, 2, 3), context(2, 1, 3), context(1, 2, 4), context(1, 1, 3)];
+        for (i, a) in all.iter().enumerate() {
+            for b in &all[i + 1..] {
+                assert_ne!(a.to_bytes(), b.to_bytes());
+                assert_ne!(a.local_ad(&[0; 16]), b.local_ad(&[0; 16]));
+            }
+            assert_ne!(a.local_ad(&[0; 16]), a.local_ad(&[1; 16]));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(wrap) = Wrap::decode(&mut Reader::new(&bytes)) {
+                let again = encoded(&wrap);
+                prop_assert_eq!(Wrap::decode(&mut Reader::new(&again)), Ok(wrap));
+            }
+        }
+    }
+}
