@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::base::limits;
 
-/// The name of a customer key: `local://NAME`, `awskms:///arn:…` and so on. A bare `NAME` means
+/// The name of a customer key: `local://NAME`, `awskms:///arn:...` and so on. A bare `NAME` means
 /// `local://NAME`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EncryptionKeyId(String);

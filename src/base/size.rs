@@ -7,7 +7,7 @@ use std::time::Duration;
 pub enum SizeError {
     /// No size.
     #[error(
-        "'{0}' is not a size: a number and one of B, K, M, G, T (or KiB, MiB, …), such as 64MiB or 10G"
+        "'{0}' is not a size: a number and one of B, K, M, G, T (or KiB, MiB, ...), such as 64MiB or 10G"
     )]
     Size(String),
     /// No duration.

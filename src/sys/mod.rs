@@ -7,6 +7,7 @@
 //! It promises that each function does one thing of the kernel's and reports the kernel's answer.
 //! It must not know pools, keys' meaning or file formats.
 
+#![allow(clippy::disallowed_methods)] // what the others may not call is called here
 #![allow(unsafe_code)] // the one place: system calls and mappings; each block says why it is sound
 
 pub mod aligned;
