@@ -112,7 +112,7 @@ mod tests {
             let mut buf = AlignedBuf::new(len);
             assert_eq!(buf.len(), len);
             assert!(buf.iter().all(|b| *b == 0));
-            assert!(len == 0 || buf.as_ptr() as usize % BLOCK_SIZE == 0);
+            assert!(len == 0 || buf.as_ptr().addr().is_multiple_of(BLOCK_SIZE));
             buf.fill(7);
             assert_eq!(&*buf.clone(), &*buf);
             assert_eq!(format!("{buf:?}"), format!("AlignedBuf({len} bytes)"));

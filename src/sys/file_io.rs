@@ -312,7 +312,7 @@ pub fn overwrite_and_remove(path: &Path) -> io::Result<()> {
 /// The kernel's.
 pub fn filesystem_free_bytes(path: &Path) -> io::Result<u64> {
     let stat = nix::sys::statvfs::statvfs(path)?;
-    Ok(u64::from(stat.blocks_available()).saturating_mul(u64::from(stat.fragment_size())))
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
 }
 
 /// The name of the filesystem that holds `path`, for what it promises of overwriting, by its
