@@ -10,6 +10,7 @@ pub mod device; // a file, a directory, a block device; simulated, faulty, count
 pub mod keys; // root secret, engine key, customer keys: providers, states, wraps
 pub mod block; // pointers, regions and allocation, sealed reads and writes of blocks
 pub mod tree; // one copy-on-write B+tree, for cluster trees and for the catalog
+pub mod pool; // superblocks, checkpoints, recovery, the space ring; heads and their logs
 pub mod catalog; // clusters, snapshots, headers, and who holds which stretch of history
 pub mod fuse; // the adapter from fuser to a volume, mount options, sessions
 pub mod control; // the wire: typed requests and replies, trait Api, server and client over a Unix socket

@@ -1,0 +1,159 @@
+//! What the pool and every open head share.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use crate::base::{Generation, PoolId};
+use crate::block::{Book, DataStore, PoolNodes, Readers, Space};
+use crate::crypto::LogOuterKey;
+use crate::device::Device;
+use crate::pool::due::Due;
+use crate::pool::{Pool, PoolError};
+use crate::sys::sync::{Mutex, RwLock};
+use crate::tree::Nodes;
+
+/// The interval that is open: what a change belongs to.
+pub(in crate::pool) struct Interval {
+    /// Its number.
+    pub generation: Generation,
+    /// Outer key of its log records.
+    pub lo: Arc<LogOuterKey>,
+    /// Space entries booked in it.
+    pub book: Book,
+}
+
+/// What the pool and every open head share. Locks, outermost first: the checkpoint's own, the
+/// gate, then those of a head, then those inside `space`, `data`, `nodes`.
+pub(in crate::pool) struct Core {
+    /// Identity of the pool.
+    pub pool_id: PoolId,
+    /// Changes when a rollback was accepted.
+    pub incarnation: u64,
+    /// The device.
+    pub device: Arc<dyn Device>,
+    /// Regions and allocation.
+    pub space: Arc<Space>,
+    /// Data blocks.
+    pub data: Arc<DataStore>,
+    /// Node writes and their bookkeeping.
+    pub node_store: Arc<PoolNodes>,
+    /// Nodes, cached.
+    pub nodes: Arc<Nodes>,
+    /// Read side around each change, never over I/O; write side only at the cut.
+    pub gate: RwLock<Interval>,
+    /// Who may still read what was freed.
+    pub readers: Readers,
+    /// When the next checkpoint is due.
+    pub due: Due,
+    /// The checkpoint that is durable.
+    durable: AtomicU64,
+    /// Why the pool takes no changes, once it does not.
+    failed: Mutex<Option<String>>,
+    /// Who makes checkpoints.
+    pool: OnceLock<Weak<Pool>>,
+}
+
+/// The parts of [`Core`] that are made before it.
+pub(in crate::pool) struct CoreParts {
+    pub pool_id: PoolId,
+    pub incarnation: u64,
+    pub device: Arc<dyn Device>,
+    pub space: Arc<Space>,
+    pub data: Arc<DataStore>,
+    pub node_store: Arc<PoolNodes>,
+    pub nodes: Arc<Nodes>,
+    pub interval: Interval,
+    pub readers: Readers,
+    pub due: Due,
+    pub durable: Generation,
+}
+
+impl Core {
+    pub(in crate::pool) fn new(parts: CoreParts) -> Self {
+        Self {
+            pool_id: parts.pool_id,
+            incarnation: parts.incarnation,
+            device: parts.device,
+            space: parts.space,
+            data: parts.data,
+            node_store: parts.node_store,
+            nodes: parts.nodes,
+            gate: RwLock::new(parts.interval),
+            readers: parts.readers,
+            due: parts.due,
+            durable: AtomicU64::new(parts.durable.get()),
+            failed: Mutex::new(None),
+            pool: OnceLock::new(),
+        }
+    }
+
+    /// Who makes checkpoints; set once, by whoever made the pool.
+    pub(in crate::pool) fn set_pool(&self, pool: Weak<Pool>) {
+        let _ = self.pool.set(pool);
+    }
+
+    /// That the pool takes changes.
+    ///
+    /// # Errors
+    /// [`PoolError::ReadOnly`]
+    pub fn check_writable(&self) -> Result<(), PoolError> {
+        match &*self.failed.lock() {
+            None => Ok(()),
+            Some(reason) => Err(PoolError::ReadOnly { reason: reason.clone() }),
+        }
+    }
+
+    /// Makes the pool read-only; the first reason stays.
+    pub fn fail(&self, reason: &(impl std::fmt::Display + ?Sized)) {
+        let mut failed = self.failed.lock();
+        if failed.is_none() {
+            log::error!("the pool is read-only from here on: {reason}");
+            *failed = Some(reason.to_string());
+        }
+    }
+
+    /// Why the pool takes no changes, if it does not.
+    pub fn failure(&self) -> Option<String> {
+        self.failed.lock().clone()
+    }
+
+    /// The checkpoint that is durable.
+    pub fn durable_generation(&self) -> Generation {
+        Generation(self.durable.load(Ordering::Acquire))
+    }
+
+    pub(in crate::pool) fn set_durable(&self, generation: Generation) {
+        self.durable.store(generation.get(), Ordering::Release);
+    }
+
+    /// Makes `generation` durable: waits for the checkpoint under way, or makes one in the calling
+    /// thread. Never to be called with the gate or a head's lock held.
+    ///
+    /// # Errors
+    /// [`PoolError::ReadOnly`], and whatever the checkpoint fails with.
+    pub fn wait_durable(&self, generation: Generation) -> Result<(), PoolError> {
+        if self.durable_generation() >= generation {
+            return Ok(());
+        }
+        let gone = || PoolError::ReadOnly { reason: "the pool is closed".to_owned() };
+        let pool = self.pool.get().and_then(Weak::upgrade).ok_or_else(gone)?;
+        pool.checkpoint_through(generation)
+    }
+
+    /// Waits for a checkpoint where the open interval's space entries come close to what the space
+    /// ring can take. To be called before a change enters the gate.
+    ///
+    /// # Errors
+    /// As [`Core::wait_durable`].
+    pub fn throttle(&self) -> Result<(), PoolError> {
+        self.check_writable()?;
+        let generation = {
+            let interval = self.gate.read();
+            if !interval.book.is_over_limit() {
+                return Ok(());
+            }
+            interval.generation
+        };
+        self.wait_durable(generation)
+    }
+}

@@ -1,0 +1,329 @@
+//! A head on a simulated disk that loses power: acknowledged operations stay, others are a prefix.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{Head, OpenHead};
+use crate::base::cursor::{Reader, Writer};
+use crate::base::limits::EXTENT_BLOCKS_MAX;
+use crate::base::units::{BLOCK_SIZE, Generation, SegmentId};
+use crate::base::{BlockAddr, ClusterId, PoolId};
+use crate::block::{BlockRef, Run};
+use crate::crypto::{ClusterKey, EngineKey, EngineWrap, EngineWrapKind};
+use crate::device::Device;
+use crate::device::sim::SimDevice;
+use crate::pool::{
+    self, CatalogTxn, CreateOptions, CutPlan, CutReport, Keeper, OpenOptions, Pool, PoolError,
+};
+use crate::tree::Key;
+
+const SEGMENT: SegmentId = SegmentId(16);
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+const ROOT_KEY: Key = Key { object: 0x20 << 56, kind: 0x20, offset: 0 };
+
+/// One cluster without snapshots: every kill frees at once.
+struct OneCluster;
+
+impl Keeper for OneCluster {
+    fn settle(&self, txn: &mut CatalogTxn<'_>, cut: &CutReport) -> Result<(), PoolError> {
+        for head in &cut.heads {
+            for kill in &head.kills {
+                txn.free(kill.run, SEGMENT)?;
+            }
+            if let Some(root) = &head.root {
+                let mut w = Writer::new();
+                w.u64(head.root_generation.get()).u64(head.referenced_blocks).sized(root);
+                txn.put(ROOT_KEY, &w.into_bytes())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn engine_key() -> EngineKey {
+    EngineKey::from_bytes(&[1; 32])
+}
+
+fn create(size: u64) -> Arc<SimDevice> {
+    let sim = SimDevice::new(size);
+    let device: Arc<dyn Device> = sim.clone();
+    let wrap = EngineWrap {
+        kind: EngineWrapKind::File,
+        name: "test".to_owned(),
+        kdf: None,
+        sealed: vec![1; 112],
+    };
+    let options = CreateOptions {
+        pool_id: PoolId([3; 16]),
+        node_bytes: 16 << 10,
+        engine_key: engine_key(),
+        wraps: vec![wrap],
+        now: crate::base::Timestamp::default(),
+    };
+    pool::create(&device, options).unwrap();
+    sim
+}
+
+fn open(sim: &Arc<SimDevice>) -> (Arc<Pool>, Arc<Head>) {
+    let device: Arc<dyn Device> = sim.clone();
+    let sealed = pool::probe(&device).unwrap();
+    let pool = sealed.unlock(engine_key(), OpenOptions::default()).unwrap();
+    pool.set_keeper(Arc::new(OneCluster));
+    let head = open_head(&pool);
+    (pool, head)
+}
+
+fn open_head(pool: &Arc<Pool>) -> Arc<Head> {
+    let stored = pool.read_catalog().get(ROOT_KEY).unwrap();
+    let (root_generation, referenced_blocks, sealed_root) = match stored {
+        None => (Generation(0), 0, None),
+        Some(bytes) => {
+            let mut r = Reader::new(&bytes);
+            let fields = (r.generation().unwrap(), r.u64().unwrap());
+            (fields.0, fields.1, Some(r.sized(4096).unwrap().to_vec()))
+        }
+    };
+    pool.open_head(OpenHead {
+        cluster: CLUSTER,
+        ck_id: 1,
+        cluster_key: ClusterKey::from_bytes(&[2; 32]),
+        sealed_root,
+        root_generation,
+        segment: SEGMENT,
+        referenced_blocks,
+    })
+    .unwrap()
+}
+
+fn key(n: u64) -> Key {
+    Key { object: n, kind: 1, offset: 0 }
+}
+
+/// What an item points to: blocks all of whose bytes are `fill`.
+struct Extent {
+    run: Run,
+    birth: Generation,
+    refs: Vec<BlockRef>,
+    fill: u8,
+}
+
+impl Extent {
+    fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::new();
+        w.u64(self.run.addr.get()).u32(self.run.blocks).u64(self.birth.get()).u8(self.fill);
+        self.refs.iter().for_each(|r| r.encode(&mut w));
+        w.into_bytes()
+    }
+    fn decode(bytes: &[u8]) -> Self {
+        let mut r = Reader::new(bytes);
+        let run = Run { addr: BlockAddr(r.u64().unwrap()), blocks: r.u32().unwrap() };
+        let (birth, fill) = (r.generation().unwrap(), r.u8().unwrap());
+        let refs = (0..run.blocks).map(|_| BlockRef::decode(&mut r).unwrap()).collect();
+        Self { run, birth, refs, fill }
+    }
+}
+
+/// Writes `blocks` blocks of `fill` under item `n`, letting go of what stood there.
+fn write(head: &Head, n: u64, blocks: usize, fill: u8, out: bool) -> Result<(), PoolError> {
+    let mut runs = Vec::new();
+    let mut left = blocks;
+    while left > 0 {
+        let now = left.min(EXTENT_BLOCKS_MAX as usize);
+        runs.extend(head.prepare(&vec![fill; now * BLOCK_SIZE])?);
+        left -= now;
+    }
+    if out {
+        head.write_out(&mut runs)?;
+    }
+    head.transact(|txn| {
+        let mut at = n;
+        for run in std::mem::take(&mut runs) {
+            if let Some(old) = txn.get(key(at))? {
+                let old = Extent::decode(&old);
+                txn.kill(old.run, old.birth);
+            }
+            let extent =
+                Extent { run: run.run(), birth: txn.generation(), refs: run.refs().to_vec(), fill };
+            txn.put(key(at), extent.encode());
+            txn.claim(run);
+            at += 1000;
+        }
+        Ok(())
+    })
+}
+
+fn remove(head: &Head, n: u64) -> Result<(), PoolError> {
+    head.transact(|txn| {
+        if let Some(old) = txn.get(key(n))? {
+            let old = Extent::decode(&old);
+            txn.kill(old.run, old.birth);
+            txn.remove(key(n));
+        }
+        Ok(())
+    })
+}
+
+/// Item -> (blocks, fill), each block read and compared.
+fn contents(head: &Head) -> BTreeMap<u64, (u32, u8)> {
+    let view = head.view();
+    let mut found = Vec::new();
+    view.range(Key::MIN, Key::MAX, &mut |key, value| {
+        found.push((key.object, Extent::decode(value)));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let mut out = BTreeMap::new();
+    for (n, extent) in found {
+        let mut data = vec![0; extent.run.bytes()];
+        view.read_blocks(extent.run.addr, &extent.refs, &mut data).unwrap();
+        assert!(data.iter().all(|b| *b == extent.fill), "item {n} reads back wrong");
+        out.insert(n, (extent.run.blocks, extent.fill));
+    }
+    out
+}
+
+#[test]
+fn what_was_committed_is_there_after_a_power_cut_and_what_was_not_is_a_prefix() {
+    let sim = create(256 << 20);
+    let (_pool, head) = open(&sim);
+    write(&head, 1, 2, 11, false).unwrap();
+    write(&head, 2, 300, 12, true).unwrap();
+    head.commit().unwrap();
+    let committed = contents(&head);
+    write(&head, 1, 1, 13, false).unwrap();
+    for seed in 0..8 {
+        let crashed = sim.fork_crashed(seed);
+        let (_pool, head) = open(&crashed);
+        assert_eq!(contents(&head), committed, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_commit_during_a_checkpoint_is_found_from_the_superblock_before() {
+    // The cut of the next interval is reached through a participant that commits while the
+    // checkpoint is under way: the keeper runs between cut and superblock.
+    struct Committer(Arc<Head>, Arc<SimDevice>, crate::sys::sync::Mutex<Vec<Arc<SimDevice>>>);
+    impl Keeper for Committer {
+        fn settle(&self, txn: &mut CatalogTxn<'_>, cut: &CutReport) -> Result<(), PoolError> {
+            OneCluster.settle(txn, cut)?;
+            write(&self.0, 5, 1, 50, false)?;
+            self.0.commit()?;
+            self.2.lock().extend((0..6).map(|seed| self.1.fork_crashed(seed)));
+            Ok(())
+        }
+    }
+    let sim = create(256 << 20);
+    let (pool, head) = open(&sim);
+    write(&head, 4, 1, 40, false).unwrap();
+    let keeper = Arc::new(Committer(
+        Arc::clone(&head),
+        Arc::clone(&sim),
+        crate::sys::sync::Mutex::default(),
+    ));
+    pool.set_keeper(Arc::clone(&keeper) as _);
+    pool.checkpoint(CutPlan::default()).unwrap();
+    pool.set_keeper(Arc::new(OneCluster));
+    let expected = BTreeMap::from([(4, (1, 40)), (5, (1, 50))]);
+    assert_eq!(contents(&head), expected);
+    let crashed = std::mem::take(&mut *keeper.2.lock());
+    assert_eq!(crashed.len(), 6);
+    for sim in crashed {
+        assert_eq!(contents(&open(&sim).1), expected);
+    }
+}
+
+#[test]
+fn closing_frees_everything_that_mounting_took() {
+    let sim = create(256 << 20);
+    let (pool, head) = open(&sim);
+    pool.close_head(&head).unwrap();
+    pool.checkpoint(CutPlan::default()).unwrap();
+    let empty = pool.space().used;
+    for round in 0..3 {
+        let head = open_head(&pool);
+        write(&head, round, 32, 9, true).unwrap();
+        remove(&head, round).unwrap();
+        assert!(matches!(head.transact(|_| Ok::<_, PoolError>(())), Ok(())));
+        pool.close_head(&head).unwrap();
+        assert!(matches!(head.transact(|_| Ok::<_, PoolError>(())), Err(PoolError::Wiped)));
+    }
+    for _ in 0..3 {
+        pool.checkpoint(CutPlan::default()).unwrap();
+    }
+    assert_eq!(pool.space().used, empty);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write { n: u64, blocks: usize, fill: u8, out: bool },
+    Remove { n: u64 },
+    Commit,
+    Checkpoint,
+    Crash { seed: u64 },
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..12u64, 1..40usize, any::<u8>(), any::<bool>())
+            .prop_map(|(n, blocks, fill, out)| Step::Write { n, blocks, fill, out }),
+        2 => (0..12u64).prop_map(|n| Step::Remove { n }),
+        4 => Just(Step::Commit),
+        2 => Just(Step::Checkpoint),
+        2 => any::<u64>().prop_map(|seed| Step::Crash { seed }),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn any_history_recovers_to_a_prefix_that_holds_all_that_was_acknowledged(
+        steps in prop::collection::vec(step(), 1..60)
+    ) {
+        let mut sim = create(256 << 20);
+        let (mut pool, mut head) = open(&sim);
+        let mut history = vec![BTreeMap::new()];
+        let mut safe = 0;
+        for step in steps {
+            match step {
+                Step::Write { n, blocks, fill, out } => {
+                    write(&head, n, blocks, fill, out).unwrap();
+                    history.push(contents(&head));
+                }
+                Step::Remove { n } => {
+                    remove(&head, n).unwrap();
+                    history.push(contents(&head));
+                }
+                Step::Commit => {
+                    head.commit().unwrap();
+                    safe = history.len() - 1;
+                }
+                Step::Checkpoint => {
+                    pool.checkpoint(CutPlan::default()).unwrap();
+                    safe = history.len() - 1;
+                }
+                Step::Crash { seed } => {
+                    let crashed = sim.fork_crashed(seed);
+                    drop((pool, head));
+                    sim = crashed;
+                    (pool, head) = open(&sim);
+                    let now = contents(&head);
+                    let at = history.iter().rposition(|state| *state == now);
+                    prop_assert!(at.is_some_and(|at| at >= safe), "not a prefix: {now:?}");
+                    history.truncate(at.unwrap_or(0) + 1);
+                    safe = history.len() - 1;
+                }
+                Step::Reopen => {
+                    pool.close_head(&head).unwrap();
+                    head = open_head(&pool);
+                    prop_assert_eq!(&contents(&head), history.last().unwrap());
+                    safe = history.len() - 1;
+                }
+            }
+        }
+    }
+}

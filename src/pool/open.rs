@@ -1,0 +1,231 @@
+//! Opening a pool: probe its superblocks, unlock them with the engine key, take in what the space
+//! ring and the logs hold, make a recovery checkpoint (engine.md, "Recovery").
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::units::BLOCK_SIZE_U64;
+use crate::base::{Generation, PoolId};
+use crate::block::{Book, DataStore, PoolNodes, Readers, Space};
+use crate::crypto::{EngineKey, EngineWrap, LogOuterKey, SlotKey, slot_key};
+use crate::device::Device;
+use crate::pool::checkpoint::new_book;
+use crate::pool::core::{Core, CoreParts, Interval};
+use crate::pool::due::Due;
+use crate::pool::ring::Ring;
+use crate::pool::slots::{self, Chosen, Slots};
+use crate::pool::superblock::{Clear, RO_COMPAT};
+use crate::pool::{Pool, PoolError, Serial, items, recover};
+use crate::tree::{Nodes, Tree};
+
+/// Generations skipped at every opening: above anything that a log can hold (rule 1).
+const OPEN_SKIP: u64 = 16;
+
+/// How a pool is opened.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Bytes for cached tree nodes.
+    pub cache_bytes: usize,
+    /// The generation last seen of this pool: an older one is refused.
+    pub remembered: Option<Generation>,
+    /// Opens a pool that is older than remembered, as a new incarnation of it.
+    pub accept_rollback: bool,
+    /// Opens a cluster's log that lost records which had been flushed, as if it were empty.
+    pub accept_log_loss: bool,
+    /// Writes nothing at all: the state of the last checkpoint, for looking.
+    pub read_only: bool,
+    /// Longest time from a change to the checkpoint that writes it.
+    pub checkpoint_interval: Duration,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 64 << 20,
+            remembered: None,
+            accept_rollback: false,
+            accept_log_loss: false,
+            read_only: false,
+            checkpoint_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A pool that was found and not yet unlocked.
+pub struct Sealed {
+    device: Arc<dyn Device>,
+    slots: Slots,
+}
+
+/// Looks for a pool on a device.
+///
+/// # Errors
+/// [`PoolError::NotAPool`], [`PoolError::TooNew`], [`PoolError::Truncated`],
+/// [`PoolError::Corrupt`]; the device's.
+pub fn probe(device: &Arc<dyn Device>) -> Result<Sealed, PoolError> {
+    let slots = Slots::read(&**device)?;
+    let expected = slots.newest().geometry.total_blocks * BLOCK_SIZE_U64;
+    let found = device.size_bytes();
+    if found < expected {
+        return Err(PoolError::Truncated { expected, found });
+    }
+    Ok(Sealed { device: device.clone(), slots })
+}
+
+impl Sealed {
+    /// The pool's identity.
+    #[must_use]
+    pub fn pool_id(&self) -> PoolId {
+        self.slots.newest().pool_id
+    }
+    /// Its incarnation, as the newest superblock states it, not yet authenticated.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.slots.newest().incarnation
+    }
+    /// Its last checkpoint, as the newest superblock states it, not yet authenticated.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.slots.newest().generation
+    }
+    /// Wraps of its engine key.
+    #[must_use]
+    pub fn wraps(&self) -> &[EngineWrap] {
+        &self.slots.newest().wraps
+    }
+    /// Superblock copies that are there and cannot be read: slot and copy.
+    #[must_use]
+    pub fn damaged_copies(&self) -> &[(u8, u8)] {
+        self.slots.damaged()
+    }
+
+    /// Opens the pool.
+    ///
+    /// # Errors
+    /// [`PoolError::WrongKey`], [`PoolError::RolledBack`], [`PoolError::Corrupt`],
+    /// [`PoolError::Full`] where the recovery checkpoint finds no room; the device's.
+    pub fn unlock(self, key: EngineKey, options: OpenOptions) -> Result<Arc<Pool>, PoolError> {
+        let slot_key = slot_key(&key, None);
+        drop(key);
+        let chosen = self.slots.choose(&slot_key)?;
+        let read_only = options.read_only || chosen.clear.ro_compat & !RO_COMPAT != 0;
+        if !options.accept_rollback {
+            slots::check_rollback(chosen.clear.generation, options.remembered)?;
+        }
+        if !read_only {
+            repair(&*self.device, &chosen, &slot_key)?;
+        }
+        let mut opening = Opening::read(self.device, chosen, slot_key, &options)?;
+        opening.check_later_state(&options)?;
+        let rolled_back = options.remembered.is_some_and(|g| g > opening.serial.clear.generation);
+        if options.accept_rollback && rolled_back {
+            opening.serial.clear.incarnation += 1;
+        }
+        let pool = opening.into_pool();
+        if read_only {
+            pool.core.fail("it was opened for reading only");
+        } else {
+            recover::recover(&pool, &options)?;
+        }
+        Ok(pool)
+    }
+}
+
+/// One good copy repairs the other of its slot.
+fn repair(device: &dyn Device, chosen: &Chosen, key: &SlotKey) -> Result<(), PoolError> {
+    if chosen.bad_copies.is_empty() {
+        return Ok(());
+    }
+    for copy in &chosen.bad_copies {
+        log::warn!("superblock slot {} copy {copy} is bad and is repaired", chosen.clear.index);
+        slots::write_copy(device, &chosen.clear, *copy, &chosen.payload, key)?;
+    }
+    device.flush()?;
+    slots::verify_slot(device, &chosen.clear, key)
+}
+
+/// A pool being opened: read, nothing written.
+struct Opening {
+    device: Arc<dyn Device>,
+    space: Arc<Space>,
+    node_store: Arc<PoolNodes>,
+    nodes: Arc<Nodes>,
+    readers: Readers,
+    catalog: Tree,
+    serial: Serial,
+    due: Due,
+}
+
+impl Opening {
+    fn read(
+        device: Arc<dyn Device>,
+        chosen: Chosen,
+        slot_key: SlotKey,
+        options: &OpenOptions,
+    ) -> Result<Self, PoolError> {
+        let Chosen { clear, payload, .. } = chosen;
+        let durable = clear.generation;
+        let readers = Readers::new(Generation(durable.get() + OPEN_SKIP));
+        let root = payload.catalog_root.clone();
+        let catalog = root.map_or_else(Tree::empty, Tree::open);
+        let region_items = {
+            // Only to read the catalog, which says what regions there are.
+            let space = Arc::new(Space::new(
+                device.clone(),
+                clear.geometry,
+                readers.clone(),
+                durable,
+                Vec::new(),
+            ));
+            let store = PoolNodes::new(device.clone(), space, clear.node_bytes as usize);
+            let nodes = Nodes::new(Arc::new(store), options.cache_bytes)?;
+            items::regions(&catalog, &nodes, &clear.geometry)?
+        };
+        let geometry = clear.geometry;
+        let space = Space::new(device.clone(), geometry, readers.clone(), durable, region_items);
+        let space = Arc::new(space);
+        let mut ring = Ring::new(clear.pool_id, &geometry, payload.ring.clone());
+        ring.replay(&*device, &space)?;
+        let node_bytes = clear.node_bytes as usize;
+        let node_store = Arc::new(PoolNodes::new(device.clone(), space.clone(), node_bytes));
+        let nodes = Arc::new(Nodes::new(node_store.clone(), options.cache_bytes)?);
+        let serial = Serial { clear, payload, ring, slot_key, idle: false };
+        let due = Due::new(options.checkpoint_interval);
+        Ok(Self { device, space, node_store, nodes, readers, catalog, serial, due })
+    }
+
+    /// The ring may show that a superblock after the newest readable one was durable.
+    fn check_later_state(&self, options: &OpenOptions) -> Result<(), PoolError> {
+        match self.serial.ring.shows_later_state(&*self.device)? {
+            Some(remembered) if !options.accept_rollback => {
+                Err(PoolError::RolledBack { found: self.serial.clear.generation, remembered })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn into_pool(self) -> Arc<Pool> {
+        let Clear { pool_id, incarnation, generation: durable, .. } = self.serial.clear;
+        let data = Arc::new(DataStore::new(self.device.clone(), self.space.clone()));
+        let open = Generation(durable.get() + OPEN_SKIP);
+        let limit = self.serial.ring.limit_bytes();
+        // Replaced below by one that can ask for a checkpoint.
+        let book = Book::new(self.space.clone(), open, limit, Box::new(|| {}));
+        let interval = Interval { generation: open, lo: Arc::new(LogOuterKey::random()), book };
+        let core = Arc::new(Core::new(CoreParts {
+            pool_id,
+            incarnation,
+            device: self.device,
+            space: self.space,
+            data,
+            node_store: self.node_store,
+            nodes: self.nodes,
+            interval,
+            readers: self.readers,
+            due: self.due,
+            durable,
+        }));
+        core.gate.write().book = new_book(&core, open, limit);
+        Pool::new(core, self.serial, self.catalog)
+    }
+}

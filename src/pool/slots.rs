@@ -1,0 +1,154 @@
+//! The superblock slots: which of four copies is the pool's state, repairing a bad one, writing the
+//! next (engine.md, rule 16).
+
+use crate::base::Generation;
+use crate::crypto::{OpenError, SlotKey};
+use crate::device::Device;
+use crate::pool::PoolError;
+use crate::pool::superblock::{
+    COPIES, COPY_BYTES, Clear, Copy, Payload, SLOTS, Unreadable, copy_offset, encode,
+};
+use crate::sys::AlignedBuf;
+
+/// All copies that could be read, and what the others were.
+pub(in crate::pool) struct Slots {
+    copies: Vec<Copy>,
+    damaged: Vec<(u8, u8)>,
+}
+
+/// The state that was chosen.
+pub(in crate::pool) struct Chosen {
+    pub clear: Clear,
+    pub payload: Payload,
+    /// Copies of the same slot that do not open.
+    pub bad_copies: Vec<u8>,
+}
+
+impl Slots {
+    /// Reads every copy, after a flush: what was written and never flushed is not believed.
+    pub fn read(device: &dyn Device) -> Result<Self, PoolError> {
+        device.flush()?;
+        let (mut copies, mut damaged, mut too_new) = (Vec::new(), Vec::new(), None);
+        for index in 0..SLOTS {
+            for copy in 0..COPIES {
+                let mut buf = AlignedBuf::new(COPY_BYTES);
+                let offset = copy_offset(index, copy);
+                if offset + COPY_BYTES as u64 > device.size_bytes() {
+                    return Err(PoolError::NotAPool);
+                }
+                device.read(offset, &mut buf)?;
+                match Copy::decode(&buf) {
+                    Ok(found) if (found.clear.index, found.clear.copy) == (index, copy) => {
+                        copies.push(found);
+                    }
+                    Ok(_) | Err(Unreadable::Damaged) => damaged.push((index, copy)),
+                    Err(Unreadable::Nothing) => {}
+                    Err(Unreadable::TooNew(what)) => too_new = Some(what),
+                }
+            }
+        }
+        if let Some(what) = too_new {
+            return Err(PoolError::TooNew { what });
+        }
+        if copies.is_empty() {
+            let damage = PoolError::Corrupt { what: "superblock", addr: crate::base::BlockAddr(0) };
+            return Err(if damaged.is_empty() { PoolError::NotAPool } else { damage });
+        }
+        copies.sort_by_key(|c| (std::cmp::Reverse(c.clear.sequence), c.clear.copy));
+        Ok(Self { copies, damaged })
+    }
+
+    /// The newest clear part, not yet authenticated.
+    pub fn newest(&self) -> &Clear {
+        &self.copies[0].clear
+    }
+
+    /// Every key epoch and wrap list that a copy carries may differ; the newest that opens is the
+    /// state.
+    pub fn choose(&self, key: &SlotKey) -> Result<Chosen, PoolError> {
+        let mut wrong_key = true;
+        for copy in &self.copies {
+            match copy.open(key) {
+                Ok(payload) => {
+                    let bad = (0..COPIES).filter(|number| !self.is_good(copy, *number, key));
+                    let bad_copies = bad.collect();
+                    return Ok(Chosen { clear: copy.clear.clone(), payload, bad_copies });
+                }
+                Err(OpenError::WrongKey) => {}
+                Err(OpenError::Corrupt | OpenError::Short) => wrong_key = false,
+            }
+        }
+        if wrong_key {
+            return Err(PoolError::WrongKey);
+        }
+        Err(PoolError::Corrupt { what: "superblock", addr: crate::base::BlockAddr(0) })
+    }
+
+    fn is_good(&self, like: &Copy, number: u8, key: &SlotKey) -> bool {
+        let wanted = Clear { copy: number, ..like.clear.clone() };
+        let copy = self.copies.iter().find(|c| c.clear == wanted);
+        copy.is_some_and(|c| c.open(key).is_ok())
+    }
+
+    /// Copies with a superblock's magic that cannot be read.
+    pub fn damaged(&self) -> &[(u8, u8)] {
+        &self.damaged
+    }
+}
+
+/// Writes one copy; the caller flushes.
+pub(in crate::pool) fn write_copy(
+    device: &dyn Device,
+    clear: &Clear,
+    copy: u8,
+    payload: &Payload,
+    key: &SlotKey,
+) -> Result<(), PoolError> {
+    let clear = Clear { copy, ..clear.clone() };
+    let buf = AlignedBuf::from_slice(&encode(&clear, payload, key));
+    Ok(device.write(copy_offset(clear.index, copy), &buf)?)
+}
+
+/// Writes both copies of a slot and flushes: the superblock is durable.
+pub(in crate::pool) fn write_slot(
+    device: &dyn Device,
+    clear: &Clear,
+    payload: &Payload,
+    key: &SlotKey,
+) -> Result<(), PoolError> {
+    for copy in 0..COPIES {
+        write_copy(device, clear, copy, payload, key)?;
+    }
+    Ok(device.flush()?)
+}
+
+/// Reads both copies of a slot back and opens them: what was written is there.
+pub(in crate::pool) fn verify_slot(
+    device: &dyn Device,
+    clear: &Clear,
+    key: &SlotKey,
+) -> Result<(), PoolError> {
+    for copy in 0..COPIES {
+        let offset = copy_offset(clear.index, copy);
+        let mut buf = AlignedBuf::new(COPY_BYTES);
+        device.read(offset, &mut buf)?;
+        let wanted = Clear { copy, ..clear.clone() };
+        let found = Copy::decode(&buf).ok().filter(|c| c.clear == wanted);
+        if !found.is_some_and(|c| c.open(key).is_ok()) {
+            let addr = crate::base::BlockAddr(offset / crate::base::units::BLOCK_SIZE_U64);
+            return Err(PoolError::Corrupt { what: "superblock that was just written", addr });
+        }
+    }
+    Ok(())
+}
+
+/// That the pool is not older than what is remembered of it.
+pub(in crate::pool) fn check_rollback(
+    found: Generation,
+    remembered: Option<Generation>,
+) -> Result<(), PoolError> {
+    match remembered {
+        Some(remembered) if remembered > found => Err(PoolError::RolledBack { found, remembered }),
+        _ => Ok(()),
+    }
+}
