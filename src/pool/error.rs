@@ -67,6 +67,9 @@ pub enum PoolError {
         /// What was given.
         found: u64,
     },
+    /// An edit of the catalog was refused by whoever made it; nothing of it happened.
+    #[error("the change was refused")]
+    Refused,
     /// What was asked for contradicts the pool's limits: a programming error above.
     #[error("the request is not valid: {0}")]
     Invalid(&'static str),
