@@ -25,6 +25,7 @@ use crate::block::{Booked, Class, Run, Space, SpaceEntry};
 use crate::crypto;
 use crate::device::Device;
 use crate::pool::PoolError;
+use crate::pool::inspect::RingRecord;
 use crate::pool::superblock::RingState;
 use crate::sys::AlignedBuf;
 
@@ -141,6 +142,20 @@ fn plain_records(
         records.push(w.into_bytes());
     }
     records
+}
+
+/// Checkpoint, carried region and number of entries of a record's plaintext.
+fn outline(plain: &[u8]) -> Result<(Generation, Option<u32>, u32), DecodeError> {
+    let mut r = Reader::new(plain);
+    let generation = r.generation()?;
+    match r.u8()? {
+        GROUP_ENTRIES => Ok((generation, None, r.u32()?)),
+        GROUP_CARRIED => {
+            let (region, _through) = (r.u32()?, r.generation()?);
+            Ok((generation, Some(region), r.u32()?))
+        }
+        _ => Err(DecodeError::Field("ring group")),
+    }
 }
 
 impl Ring {
@@ -262,6 +277,29 @@ impl Ring {
         }
         if (position, before) == (self.state.head, self.state.last) {
             Ok(())
+        } else {
+            Err(self.corrupt(position))
+        }
+    }
+
+    /// The records from tail to head as the device has them, applied nowhere.
+    ///
+    /// # Errors
+    /// [`PoolError::Corrupt`] where one is not what the superblock says; the device's.
+    pub fn records_on(&self, device: &dyn Device) -> Result<Vec<RingRecord>, PoolError> {
+        let (mut position, mut before) = (self.state.tail, self.state.before_tail);
+        let mut records = Vec::new();
+        while position < self.state.head {
+            let found = self.read(device, position, &before)?;
+            let (plain, blocks, id) = found.ok_or_else(|| self.corrupt(position))?;
+            let outline = outline(&plain).map_err(|_| self.corrupt(position))?;
+            let (generation, carried_region, entries) = outline;
+            records.push(RingRecord { position, blocks, generation, carried_region, entries });
+            position += blocks;
+            before = id;
+        }
+        if (position, before) == (self.state.head, self.state.last) {
+            Ok(records)
         } else {
             Err(self.corrupt(position))
         }
