@@ -41,7 +41,8 @@ const RUN_BLOCKS_MAX: u32 = 256;
 pub enum Drain {
     /// A cut comes soon; what is inserted now need not wait behind the closed gate. Best effort.
     Ahead,
-    /// For [`Head::commit`]: everything acknowledged so far.
+    /// For [`Head::commit`]: everything acknowledged so far, after which [`Head::mark`] is called in
+    /// the same instant: before any operation that came later than a write still buffered.
     Commit,
 }
 
@@ -238,8 +239,18 @@ impl Head {
         self.log.commit()
     }
 
+    /// Everything applied so far may be committed: no write that was acknowledged before it is
+    /// still buffered.
+    pub fn mark(&self) {
+        self.log.mark();
+    }
+
     fn drain(&self, why: Drain) -> Result<(), PoolError> {
         let buffers = self.buffers.read().as_ref().and_then(Weak::upgrade);
-        buffers.map_or(Ok(()), |b| b.drain(why))
+        if let Some(buffers) = buffers {
+            return buffers.drain(why);
+        }
+        self.mark();
+        Ok(())
     }
 }

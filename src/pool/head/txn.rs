@@ -65,6 +65,12 @@ impl<'a> Txn<'a> {
         self.interval.generation
     }
 
+    /// Looks at the tree as it stands now. To be called first, once the caller holds the locks of
+    /// what it is about to change: the transaction began before it waited for them.
+    pub fn refresh(&mut self) {
+        self.base = self.head.state.read().tree.clone();
+    }
+
     /// The item of that key, this operation's own edits included.
     ///
     /// # Errors
@@ -176,6 +182,7 @@ impl<'a> Txn<'a> {
             self.base.touch(&core.nodes, *key)?;
         }
         let mut group = Group {
+            number: 0,
             generation: self.interval.generation,
             edits: Vec::new(),
             edit_count: self.edits.len() as u64,

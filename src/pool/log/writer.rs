@@ -31,6 +31,8 @@ const RIDING_BYTES_MAX: usize = 64 << 10;
 
 /// One operation's results, in the order in which the tree took them.
 pub(in crate::pool) struct Group {
+    /// Its place in the order of appending, from 1; given by the log.
+    pub number: u64,
     /// The interval in which they were applied.
     pub generation: Generation,
     /// Encoded edits.
@@ -91,6 +93,9 @@ struct State {
     pending_bytes: usize,
     /// Groups ever appended.
     appended: u64,
+    /// Groups that a commit may write: up to the last instant at which no write was buffered that
+    /// came before one of them.
+    marked: u64,
     /// Groups durable, by the log or by a checkpoint.
     committed: u64,
     /// How many groups had been appended at each cut not yet durable.
@@ -144,6 +149,7 @@ impl LogWriter {
             pending: VecDeque::new(),
             pending_bytes: 0,
             appended: 0,
+            marked: 0,
             committed: 0,
             cuts: Vec::new(),
             floor: Some(interval.0),
@@ -155,7 +161,7 @@ impl LogWriter {
 
     /// Takes an operation's results. Called under the tree's lock, so that the log's order is the
     /// tree's.
-    pub fn append(&self, group: Group) {
+    pub fn append(&self, mut group: Group) {
         let mut state = self.state.lock();
         state.appended += 1;
         if state.floor.is_some_and(|floor| group.generation <= floor) {
@@ -163,6 +169,7 @@ impl LogWriter {
         }
         state.pending_bytes += group.bytes();
         let generation = group.generation;
+        group.number = state.appended;
         state.pending.push_back(group);
         if state.pending_bytes > BACKLOG_BYTES_MAX {
             state.give_up_until(generation);
@@ -171,18 +178,14 @@ impl LogWriter {
         }
     }
 
-    /// Whether nothing was appended since the last commit or durable checkpoint.
-    pub fn is_clean(&self) -> bool {
-        let state = self.state.lock();
-        state.committed == state.appended
-    }
-
     /// The cut, with the gate closed: the next interval's log begins in the other half. Returns
     /// that half.
     pub fn cut(&self, next: Generation, lo: Arc<LogOuterKey>) -> u8 {
         let mut state = self.state.lock();
         let (generation, half) = state.cursors.last().map_or((next, 1), |c| (c.generation, c.half));
         let appended = state.appended;
+        // The cut drained every buffer: all that was appended stands for itself.
+        state.marked = appended;
         state.cuts.push((generation, appended));
         state.cursors.push(Cursor::new(next, lo, 1 - half));
         1 - half
@@ -211,13 +214,19 @@ impl LogWriter {
         self.turn.notify_all();
     }
 
-    /// Makes durable all that was appended before the call.
+    /// Everything appended so far may be committed: no write that came before it is buffered.
+    pub fn mark(&self) {
+        let mut state = self.state.lock();
+        state.marked = state.appended;
+    }
+
+    /// Makes durable all that was marked before the call.
     ///
     /// # Errors
     /// Device errors, after which the pool is read-only; they stay for every later caller.
     pub fn commit(&self) -> Result<(), PoolError> {
         let mut state = self.state.lock();
-        let target = state.appended;
+        let target = state.marked;
         loop {
             if state.committed >= target {
                 return Ok(());
@@ -413,12 +422,10 @@ impl LogWriter {
 
 impl State {
     fn take_work(&mut self) -> Work {
-        self.pending_bytes = 0;
-        Work {
-            cursors: self.cursors.clone(),
-            groups: self.pending.drain(..).collect(),
-            reaches: self.appended,
-        }
+        let count = self.pending.iter().take_while(|g| g.number <= self.marked).count();
+        let groups: Vec<Group> = self.pending.drain(..count).collect();
+        self.pending_bytes -= groups.iter().map(Group::bytes).sum::<usize>();
+        Work { cursors: self.cursors.clone(), groups, reaches: self.marked }
     }
 
     fn wrote(&mut self, work: &Work) {
