@@ -23,6 +23,8 @@ mod wrap;
 mod xts;
 
 #[cfg(test)]
+mod speed_tests;
+#[cfg(test)]
 mod vectors;
 
 pub use block::{

@@ -4,19 +4,25 @@
 //! at once (VAES encrypts sixteen in a step). Ciphertext stealing is left out: every block here is
 //! a multiple of 16 bytes.
 
-use aes::Aes256;
 use aes::cipher::{Array, BlockCipherDecrypt, BlockCipherEncrypt, KeyInit, consts::U16};
-use zeroize::Zeroize;
+use aes::{Aes256Dec, Aes256Enc};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::sys::secret_memory;
 
 type CipherBlock = Array<u8, U16>;
 
 /// Cipher blocks in one batch: 4 KiB.
 const BATCH: usize = 256;
+/// Tweaks that are computed side by side, since each one alone waits for the one before.
+const LANES: usize = 8;
 
-/// The two keys of XTS with their schedules. `aes` erases them when dropped.
+/// The two keys of XTS. Each is used for one data unit, so no schedule is kept, and only the
+/// direction that is asked for is computed. `aes` erases schedules when they are dropped.
+#[derive(Zeroize, ZeroizeOnDrop)]
 pub(in crate::crypto) struct Xts {
-    data: Aes256,
-    tweak: Aes256,
+    data: [u8; 32],
+    tweak: [u8; 32],
 }
 
 /// Multiplies by the primitive element of GF(2^128), as section 5.2 of the standard writes it.
@@ -24,45 +30,67 @@ const fn times_alpha(tweak: u128) -> u128 {
     (tweak << 1) ^ ((tweak >> 127) * 0x87)
 }
 
-/// XORs each cipher block with the next tweak; returns the tweak that follows.
-fn xor_tweaks(blocks: &mut [CipherBlock], mut tweak: u128) -> u128 {
-    for block in blocks {
-        let value = u128::from_le_bytes(block.0) ^ tweak;
-        block.0 = value.to_le_bytes();
-        tweak = times_alpha(tweak);
+/// Multiplies by its eighth power: the byte shifted out returns times x^7 + x^2 + x + 1.
+const fn times_alpha_8(tweak: u128) -> u128 {
+    let out = (tweak >> 120) as u64;
+    (tweak << 8) ^ (out ^ (out << 1) ^ (out << 2) ^ (out << 7)) as u128
+}
+
+/// Fills `tweaks` from `first` on; returns the one that follows them.
+fn fill_tweaks(tweaks: &mut [u128], first: u128) -> u128 {
+    let mut lanes = [first; LANES];
+    for i in 1..LANES {
+        lanes[i] = times_alpha(lanes[i - 1]);
     }
-    tweak
+    let mut chunks = tweaks.chunks_exact_mut(LANES);
+    for chunk in &mut chunks {
+        chunk.copy_from_slice(&lanes);
+        lanes = lanes.map(times_alpha_8);
+    }
+    let rest = chunks.into_remainder();
+    rest.copy_from_slice(&lanes[..rest.len()]);
+    lanes[rest.len()]
+}
+
+fn xor(blocks: &mut [CipherBlock], tweaks: &[u128]) {
+    for (block, tweak) in blocks.iter_mut().zip(tweaks) {
+        block.0 = (u128::from_le_bytes(block.0) ^ tweak).to_le_bytes();
+    }
 }
 
 impl Xts {
     /// With the two halves of an XTS key.
-    pub(in crate::crypto) fn new(data: &[u8; 32], tweak: &[u8; 32]) -> Self {
-        Self { data: Aes256::new(data.into()), tweak: Aes256::new(tweak.into()) }
+    pub(in crate::crypto) const fn new(data: &[u8; 32], tweak: &[u8; 32]) -> Self {
+        Self { data: *data, tweak: *tweak }
     }
 
     /// Encrypts one data unit in place. `buf` is a whole number of cipher blocks.
     pub(in crate::crypto) fn encrypt(&self, data_unit: u128, buf: &mut [u8]) {
-        self.run(data_unit, buf, |cipher, blocks| cipher.encrypt_blocks(blocks));
+        let cipher = Aes256Enc::new((&self.data).into());
+        self.run(data_unit, buf, |blocks| cipher.encrypt_blocks(blocks));
     }
 
     /// Decrypts one data unit in place. `buf` is a whole number of cipher blocks.
     pub(in crate::crypto) fn decrypt(&self, data_unit: u128, buf: &mut [u8]) {
-        self.run(data_unit, buf, |cipher, blocks| cipher.decrypt_blocks(blocks));
+        let cipher = Aes256Dec::new((&self.data).into());
+        self.run(data_unit, buf, |blocks| cipher.decrypt_blocks(blocks));
     }
 
-    fn run(&self, data_unit: u128, buf: &mut [u8], cipher: impl Fn(&Aes256, &mut [CipherBlock])) {
+    fn run(&self, data_unit: u128, buf: &mut [u8], cipher: impl Fn(&mut [CipherBlock])) {
         let (blocks, rest) = CipherBlock::slice_as_chunks_mut(buf);
         assert!(rest.is_empty(), "a data unit is a whole number of cipher blocks");
         let mut first = CipherBlock::from(data_unit.to_le_bytes());
-        self.tweak.encrypt_block(&mut first);
-        let mut tweak = u128::from_le_bytes(first.0);
+        Aes256Enc::new((&self.tweak).into()).encrypt_block(&mut first);
+        let mut next = u128::from_le_bytes(first.0);
+        let mut tweaks = [0; BATCH];
         for batch in blocks.chunks_mut(BATCH) {
-            let next = xor_tweaks(batch, tweak);
-            cipher(&self.data, batch);
-            xor_tweaks(batch, tweak);
-            tweak = next;
+            let tweaks = &mut tweaks[..batch.len()];
+            next = fill_tweaks(tweaks, next);
+            xor(batch, tweaks);
+            cipher(batch);
+            xor(batch, tweaks);
         }
-        tweak.zeroize();
+        secret_memory::erase_numbers(&mut tweaks);
         first.0.zeroize();
     }
 }
@@ -70,6 +98,7 @@ impl Xts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aes::Aes256;
     use proptest::prelude::*;
     use xts_mode::{Xts128, get_tweak_default};
 

@@ -31,6 +31,13 @@ pub fn erase(bytes: &mut [u8]) {
     compiler_fence(Ordering::SeqCst);
 }
 
+/// [`erase`] for numbers.
+pub fn erase_numbers(numbers: &mut [u128]) {
+    numbers.fill(0);
+    std::hint::black_box(numbers.as_mut_ptr());
+    compiler_fence(Ordering::SeqCst);
+}
+
 /// Whether some secret memory could not be locked (RLIMIT_MEMLOCK), so that it may be swapped out.
 #[must_use]
 pub fn is_swappable() -> bool {
