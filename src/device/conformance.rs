@@ -21,12 +21,18 @@ fn assert_holds(device: &dyn Device, offset: u64, byte: u8, blocks: usize) {
 
 /// Runs the checks on a new device of 16 MiB, all zeros.
 pub(in crate::device) fn run(device: &dyn Device) {
+    run_with_growth(device, || {});
+}
+
+/// As [`run`]; `make_room` enlarges what stands beneath to 24 MiB before the device is told.
+pub(in crate::device) fn run_with_growth(device: &dyn Device, make_room: impl FnOnce()) {
     assert_eq!(device.size_bytes(), 16 << 20);
     assert_holds(device, 0, 0, 4);
     reads_see_writes(device);
     ranges_are_checked(device);
     many_threads_at_once(device);
     discards_and_reservations(device);
+    make_room();
     device.grow(24 << 20).unwrap();
     assert_eq!(device.size_bytes(), 24 << 20);
     assert_holds(device, (24 << 20) - 4096, 0, 1);

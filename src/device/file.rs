@@ -306,4 +306,48 @@ mod tests {
         let blocks = fs::metadata(&path).unwrap().blocks();
         assert!((2048..8192).contains(&blocks), "{blocks} sectors for 1 MiB");
     }
+
+    /// A loop device over a file; taken down when dropped.
+    struct Loop {
+        node: PathBuf,
+    }
+
+    fn losetup(args: &[&std::ffi::OsStr]) -> Option<String> {
+        let out = std::process::Command::new("losetup").args(args).output().ok()?;
+        let text = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+        out.status.success().then_some(text)
+    }
+
+    impl Drop for Loop {
+        fn drop(&mut self) {
+            losetup(&["-d".as_ref(), self.node.as_os_str()]);
+        }
+    }
+
+    /// Needs root and loop devices; says so where it has not run.
+    #[test]
+    fn a_block_device_keeps_the_promises_of_a_device() {
+        let dir = tempfile::tempdir().unwrap();
+        let backing = dir.path().join("disk");
+        let file = fs::File::create_new(&backing).unwrap();
+        file.set_len(16 << 20).unwrap();
+        let args = ["--find".as_ref(), "--show".as_ref(), backing.as_os_str()];
+        let Some(node) = losetup(&args) else {
+            eprintln!("no loop device to be had: the block device was not tested");
+            return;
+        };
+        let disk = Loop { node: node.into() };
+        let device = create(&disk.node, None).unwrap();
+        assert_eq!(device.describe().kind, DeviceKind::BlockDevice);
+        assert!(matches!(open(&disk.node, Mode::ReadWrite), Err(DeviceError::Busy { .. })));
+        assert!(create(&disk.node, Some(1 << 30)).is_err(), "it is taken");
+        conformance::run_with_growth(&*device, || {
+            let size = device.size_bytes();
+            assert!(matches!(device.grow(size + 4096), Err(DeviceError::OutOfRange { .. })));
+            file.set_len(24 << 20).unwrap();
+            losetup(&["-c".as_ref(), disk.node.as_os_str()]).unwrap();
+        });
+        drop(device);
+        conformance::remembers(&*open(&disk.node, Mode::ReadWrite).unwrap());
+    }
 }
