@@ -36,6 +36,8 @@ pub(in crate::catalog) fn check_new(index: &Index, new: &NewCluster) -> Result<(
 /// What a checkpoint brings of one head.
 pub(in crate::catalog) struct HeadChange<'a, K> {
     pub cluster: ClusterId,
+    /// Version of the cluster key that sealed the root.
+    pub ck_id: u32,
     /// A new sealed root, if the tree changed.
     pub root: Option<&'a [u8]>,
     pub root_generation: Generation,
@@ -106,6 +108,12 @@ impl<S: Storage> Edit<'_, S> {
             return Ok(());
         };
         let mut record = self.cluster(change.cluster)?;
+        if record.header.keys.ck_id != change.ck_id {
+            // The head went over to its new key: its keys come into force with this very root.
+            let staged = record.staged.take().filter(|s| s.keys.ck_id == change.ck_id);
+            let unknown = CatalogError::Inconsistent("a root is sealed under an unknown key");
+            record.header.keys = staged.ok_or(unknown)?.keys;
+        }
         record.header.sealed_root = Some(root.to_vec());
         record.header.root_generation = change.root_generation;
         record.header.referenced_blocks = change.referenced_blocks;

@@ -3,6 +3,7 @@
 use crate::base::cursor::DecodeError;
 use crate::base::{ClusterId, ClusterName, SnapshotId};
 use crate::catalog::segments::TableError;
+use crate::pool::PoolError;
 
 /// Why an operation on clusters or snapshots failed. Nothing was changed, unless it is an error of
 /// the pool, which then says so in its state.
@@ -32,9 +33,6 @@ pub enum CatalogError {
     /// The cluster's head is open.
     #[error("cluster '{0}' is in use")]
     ClusterBusy(ClusterName),
-    /// The head is not open.
-    #[error("cluster '{0}' is not open")]
-    ClusterNotOpen(ClusterName),
     /// Acknowledged writes in the cluster's log await its key.
     #[error("cluster '{0}' has acknowledged writes in its log that await its key; mount it once")]
     LogOutstanding(ClusterName),
@@ -47,6 +45,12 @@ pub enum CatalogError {
     /// The tree moved on since the new header was made for it.
     #[error("the tree changed while its header was being made; try again")]
     RootChanged,
+    /// The snapshot was taken before its cluster was ever mounted: there is no tree.
+    #[error("snapshot {0} holds nothing: its cluster was never mounted before it was taken")]
+    NothingWritten(SnapshotId),
+    /// The head is open, and its new cluster key was not given.
+    #[error("the new cluster key is needed to change the keys of an open cluster")]
+    KeyMissing,
     /// The header read back does not say what was written.
     #[error("the header of {0} does not read back as it was written")]
     ReadBack(String),
@@ -61,6 +65,9 @@ pub enum CatalogError {
     /// Items that contradict each other.
     #[error("the catalog is inconsistent: {0}")]
     Table(#[from] TableError),
+    /// The pool's.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     /// Items that contradict each other, named.
     #[error("the catalog is inconsistent: {0}")]
     Inconsistent(&'static str),
@@ -74,6 +81,13 @@ impl CatalogError {
     /// Whether what is stored is damaged or contradicts itself.
     #[must_use]
     pub const fn is_corruption(&self) -> bool {
-        matches!(self, Self::Item { .. } | Self::Table(_) | Self::Inconsistent(_))
+        matches!(
+            self,
+            Self::Item { .. }
+                | Self::Table(_)
+                | Self::Inconsistent(_)
+                | Self::ReadBack(_)
+                | Self::Pool(PoolError::Corrupt { .. })
+        )
     }
 }

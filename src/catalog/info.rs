@@ -108,7 +108,7 @@ impl State {
             ck_id: record.header.keys.ck_id,
             referenced_blocks: record.header.referenced_blocks,
             snapshot_count: self.index.snapshot_count(record.id),
-            open: self.open_heads.contains(&record.id),
+            open: self.open_heads.contains_key(&record.id),
             name: record.name,
         }
     }

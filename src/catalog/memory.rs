@@ -59,15 +59,17 @@ impl Storage for Memory {
         }
         Ok(())
     }
-    fn region_count(&self) -> u64 {
-        self.blocks.last_key_value().map_or(0, |(addr, _)| addr / REGION + 1)
+    fn regions(&self) -> Vec<u32> {
+        let mut regions: Vec<u32> = self.blocks.keys().map(|addr| (addr / REGION) as u32).collect();
+        regions.dedup();
+        regions
     }
     fn runs_of(
         &mut self,
-        region: u64,
+        region: u32,
         segments: &HashSet<SegmentId>,
     ) -> Result<Vec<(Run, SegmentId)>, CatalogError> {
-        let range = region * REGION..(region + 1) * REGION;
+        let range = u64::from(region) * REGION..u64::from(region + 1) * REGION;
         let found = self.blocks.range(range).filter(|(_, id)| segments.contains(id));
         Ok(found.map(|(addr, id)| (Run { addr: BlockAddr(*addr), blocks: 1 }, *id)).collect())
     }

@@ -11,12 +11,17 @@
 mod cells;
 mod cluster;
 mod error;
+mod front;
 mod header;
+mod heads;
 mod info;
+mod keeper;
 mod key_usage;
 mod keys;
 mod kills;
 mod lines;
+mod look;
+mod pool_storage;
 mod records;
 mod restore;
 mod rewrap;
@@ -35,7 +40,20 @@ mod model_tests;
 #[cfg(test)]
 mod ops_tests;
 
+pub use cells::{decode_run as decode_cell_run, decode_size as decode_cell_size};
+pub use cluster::NewCluster;
 pub use error::CatalogError;
+pub use front::{Catalog, ClusterDeleted};
 pub use header::{
     ClusterRecord, Frequency, Header, Origin, SnapshotKind, SnapshotRecord, Tombstone,
 };
+pub use heads::{OpenSnapshot, Replacement, reseal_root};
+pub use info::{ClusterInfo, KeyRef, SnapshotInfo};
+pub use key_usage::KeyUse;
+pub use look::WorkLeft;
+pub use restore::InPlace;
+pub use rewrap::Target;
+pub use segments::{Counters, Line, Segment, TableError};
+pub use snapshot::NewSnapshot;
+pub use steps::Budget;
+pub use table_items::{Meta, decode_line, decode_segment};

@@ -114,6 +114,7 @@ impl Pool {
         let birth = Generation(self.generation + 1);
         let change = HeadChange {
             cluster: id(n),
+            ck_id: cluster_record(&self.memory, id(n)).unwrap().header.keys.ck_id,
             root: Some(&[n; 196]),
             root_generation: birth,
             referenced_blocks: u64::from(blocks),
@@ -248,9 +249,9 @@ fn what_is_refused_changes_nothing() {
     stale.root_generation = Generation(1);
     let refused = pool.edit(|e| e.clone_snapshot(SnapshotId(7), new_cluster(2, "x", stale.dup())));
     assert!(matches!(refused, Err(CatalogError::RootChanged)));
-    let refused = pool.edit(|e| e.stage(Target::Cluster(id(1)), Some(stale)));
+    let refused = pool.edit(|e| e.stage(Target::Cluster(id(1)), stale, false));
     assert!(matches!(refused, Err(CatalogError::RootChanged)));
-    let refused = pool.edit(|e| e.adopt(Target::Snapshot(SnapshotId(7))));
+    let refused = pool.edit(|e| e.adopt(Target::Snapshot(SnapshotId(7)), 99));
     assert!(matches!(refused, Err(CatalogError::RootChanged)));
     assert_eq!(pool.memory.items, items);
     pool.edit(|e| e.change_snapshot(SnapshotId(7), |s| s.held = false)).unwrap();
@@ -269,10 +270,10 @@ fn a_staged_header_waits_beside_the_old_one_and_then_takes_its_place() {
     let mut new = old.dup();
     new.keys = keys(Some("key-two"), 44);
     new.sealed_root = Some(vec![77; 196]);
-    pool.edit(|e| e.stage(target, Some(new.dup()))).unwrap();
+    pool.edit(|e| e.stage(target, new.dup(), false)).unwrap();
     let (header, staged) = headers_of(&pool.memory, target).unwrap();
     assert!(header.same_as(&old) && staged.unwrap().same_as(&new));
-    pool.edit(|e| e.adopt(target)).unwrap();
+    pool.edit(|e| e.adopt(target, 44)).unwrap();
     let (header, staged) = headers_of(&pool.memory, target).unwrap();
     assert!(header.same_as(&new) && staged.is_none());
     // The sibling keeps its own.
@@ -293,8 +294,8 @@ fn key_usage_is_complete_and_relatives_are_those_under_other_keys() {
     pool.edit(|e| e.clone_snapshot(SnapshotId(7), new_cluster(3, "copy", open))).unwrap();
     let mut rotated = cluster_record(&pool.memory, id(1)).unwrap().header;
     rotated.keys = keys(Some("key-two"), 10);
-    pool.edit(|e| e.stage(Target::Cluster(id(1)), Some(rotated))).unwrap();
-    pool.edit(|e| e.adopt(Target::Cluster(id(1)))).unwrap();
+    pool.edit(|e| e.stage(Target::Cluster(id(1)), rotated, false)).unwrap();
+    pool.edit(|e| e.adopt(Target::Cluster(id(1)), 10)).unwrap();
     pool.edit(|e| e.delete_cluster(id(1), false)).unwrap();
 
     let all = key_usage::all(&pool.memory).unwrap();

@@ -44,28 +44,48 @@ pub(in crate::catalog) fn headers_of(
 }
 
 impl<S: Storage> Edit<'_, S> {
-    /// Puts a header beside the one in force, or (`None`) takes it away again.
+    /// Puts a header beside the one in force. Of an open head's (`keys_only`) the root does not
+    /// count: it changes with every checkpoint.
     ///
     /// # Errors
     /// [`CatalogError::RootChanged`] where it was made for another tree; the storage's errors.
-    pub fn stage(&mut self, target: Target, header: Option<Header>) -> Result<(), CatalogError> {
-        let (old, _) = headers_of(self.storage, target)?;
-        if let Some(new) = &header {
-            check_same_tree(&old, new)?;
-        }
-        self.with_headers(target, |_, staged| {
-            *staged = header;
+    pub fn stage(
+        &mut self,
+        target: Target,
+        header: Header,
+        keys_only: bool,
+    ) -> Result<(), CatalogError> {
+        self.with_headers(target, |old, staged| {
+            if !keys_only {
+                check_same_tree(old, &header)?;
+            }
+            *staged = Some(header);
             Ok(())
         })
     }
 
-    /// The staged header is in force from now on; the old one is gone.
+    /// Takes the staged header away again.
+    ///
+    /// # Errors
+    /// The storage's.
+    pub fn unstage(&mut self, target: Target) -> Result<(), CatalogError> {
+        self.with_headers(target, |_, staged| {
+            *staged = None;
+            Ok(())
+        })
+    }
+
+    /// The staged header, whose key has version `ck_id`, is in force from now on; the old one is
+    /// gone. Nothing to do where a cut has brought that about.
     ///
     /// # Errors
     /// [`CatalogError::RootChanged`] where nothing is staged any more; the storage's errors.
-    pub fn adopt(&mut self, target: Target) -> Result<(), CatalogError> {
+    pub fn adopt(&mut self, target: Target, ck_id: u32) -> Result<(), CatalogError> {
         self.with_headers(target, |header, staged| {
-            let new = staged.take().ok_or(CatalogError::RootChanged)?;
+            let Some(new) = staged.take() else {
+                let adopted = header.keys.ck_id == ck_id;
+                return if adopted { Ok(()) } else { Err(CatalogError::RootChanged) };
+            };
             check_same_tree(header, &new)?;
             *header = new;
             Ok(())

@@ -137,8 +137,6 @@ pub struct Changes {
     pub segments: Vec<SegmentId>,
     /// Changed lines, likewise.
     pub lines: Vec<LineId>,
-    /// Whether the counters moved.
-    pub counters: bool,
 }
 
 impl Table {
@@ -275,6 +273,20 @@ impl Table {
     pub fn current(&self, cluster: ClusterId) -> Result<SegmentId, TableError> {
         let line = self.line(self.head_line(cluster)?)?;
         line.segments.last().copied().ok_or(TableError::UnknownCluster(cluster))
+    }
+    /// The segment of a cluster's line that the cut at generation `at` closed.
+    ///
+    /// # Errors
+    /// [`TableError::UnknownCluster`], [`TableError::Shape`] where that cut closed none.
+    pub fn closed_at(&self, cluster: ClusterId, at: Generation) -> Result<SegmentId, TableError> {
+        let line = self.line(self.head_line(cluster)?)?;
+        let mut last = line.segments.iter().rev();
+        let current = *last.next().ok_or(TableError::UnknownCluster(cluster))?;
+        let closed = *last.next().ok_or(TableError::Shape(current))?;
+        if self.segment(closed)?.closed != Some(at) {
+            return Err(TableError::Shape(closed));
+        }
+        Ok(closed)
     }
     /// Every segment, dead ones too.
     pub fn segments(&self) -> impl Iterator<Item = (SegmentId, &Segment)> {
@@ -456,7 +468,6 @@ impl Table {
         Changes {
             segments: self.journal.segments.keys().copied().collect(),
             lines: self.journal.lines.keys().copied().collect(),
-            counters: self.journal.counters.is_some(),
         }
     }
     /// Makes the changes since the last commit final.

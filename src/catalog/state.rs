@@ -3,15 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Weak;
 
 use crate::base::{ClusterId, ClusterName, Generation, SegmentId, SnapshotId};
 use crate::catalog::error::CatalogError;
 use crate::catalog::header::{ClusterRecord, SnapshotRecord};
+use crate::catalog::rewrap::Target;
 use crate::catalog::segments::Table;
 use crate::catalog::steps::Progress;
 use crate::catalog::storage::{Items, Storage};
 use crate::catalog::table_items::{self, Meta};
 use crate::catalog::{keys, records};
+use crate::pool::Head;
 
 /// Names of the records in errors.
 pub(in crate::catalog) const CLUSTER: &str = "cluster";
@@ -68,16 +71,18 @@ enum IndexChange {
 }
 
 /// The room's memory.
-#[derive(Debug)]
 pub(in crate::catalog) struct State {
     pub table: Table,
     pub index: Index,
     pub progress: Progress,
     pub next_ck_id: u32,
     stored: Option<Meta>,
-    /// Clusters whose heads are open, and snapshots with the number of their readers.
-    pub open_heads: BTreeSet<ClusterId>,
+    /// Heads that are open.
+    pub open_heads: BTreeMap<ClusterId, Weak<Head>>,
+    /// Snapshots that are open, with the number of their readers.
     pub readers: BTreeMap<SnapshotId, usize>,
+    /// Headers that were staged, and not adopted, when the pool was last served.
+    pub staged: Vec<Target>,
 }
 
 impl State {
@@ -89,8 +94,9 @@ impl State {
             progress: Progress::default(),
             next_ck_id: 1,
             stored: None,
-            open_heads: BTreeSet::new(),
+            open_heads: BTreeMap::new(),
             readers: BTreeMap::new(),
+            staged: Vec::new(),
         }
     }
 
@@ -112,15 +118,17 @@ impl State {
         state.table = table_items::load(items, meta.counters)?;
         state.next_ck_id = meta.next_ck_id;
         state.stored = Some(meta);
-        let index = &mut state.index;
+        let (index, staged) = (&mut state.index, &mut state.staged);
         records::for_each(items, CLUSTER, keys::clusters(), &mut |bytes| {
             let record = ClusterRecord::decode(bytes).map_err(CatalogError::item(CLUSTER))?;
             index.add_cluster(&record);
+            staged.extend(record.staged.map(|_| Target::Cluster(record.id)));
             Ok(())
         })?;
         records::for_each(items, SNAPSHOT, keys::snapshots(), &mut |bytes| {
             let record = SnapshotRecord::decode(bytes).map_err(CatalogError::item(SNAPSHOT))?;
             index.snapshots.insert(record.id, entry(&record));
+            staged.extend(record.staged.map(|_| Target::Snapshot(record.id)));
             Ok(())
         })?;
         state.check()?;
@@ -145,6 +153,18 @@ impl State {
             return Err(CatalogError::Inconsistent("snapshots and held cuts disagree"));
         }
         Ok(())
+    }
+
+    /// The cluster of that name, which is not open.
+    ///
+    /// # Errors
+    /// [`CatalogError::ClusterNotFound`], [`CatalogError::ClusterBusy`]
+    pub fn check_closed(&self, name: &ClusterName) -> Result<ClusterId, CatalogError> {
+        let id = self.index.cluster(name)?;
+        if self.open_heads.contains_key(&id) {
+            return Err(CatalogError::ClusterBusy(name.clone()));
+        }
+        Ok(id)
     }
 
     /// Runs `edit`; its changes of items, table and index happen together, or none of the latter

@@ -47,7 +47,7 @@ pub(in crate::catalog) struct Progress {
 #[derive(Debug)]
 struct Pass {
     segments: HashSet<SegmentId>,
-    next_region: u64,
+    next_region: u32,
     skipped: bool,
 }
 
@@ -73,8 +73,9 @@ pub(in crate::catalog) fn step(
 ) -> Result<(), CatalogError> {
     let mut runs_left = budget.runs;
     purge_cells_of_dead(table, storage, progress, &mut runs_left)?;
-    free_released_cells(table, storage, progress, &mut runs_left)?;
+    // Before the cells: a region's map is compared with what the step has freed so far.
     sweep(table, storage, progress, budget.regions, &mut runs_left)?;
+    free_released_cells(table, storage, progress, &mut runs_left)?;
     forget_empty(table, storage, progress)
 }
 
@@ -189,6 +190,8 @@ fn sweep(
     regions: usize,
     runs_left: &mut usize,
 ) -> Result<(), CatalogError> {
+    let all = storage.regions();
+    let mut found = Vec::new();
     for _ in 0..regions {
         forget_swept(table, progress)?;
         if *runs_left == 0 || !table.dead().iter().any(|id| has_blocks(table, *id)) {
@@ -199,42 +202,50 @@ fn sweep(
             next_region: 0,
             skipped: false,
         });
-        if pass.next_region >= storage.region_count() {
-            if !pass.skipped {
-                for id in &pass.segments {
-                    if table.segment(*id).is_ok_and(|s| s.uncounted) {
-                        table.settle_uncounted(*id)?;
-                    }
-                }
+        let ahead = all.get(all.partition_point(|region| *region < pass.next_region)..);
+        let Some(region) = ahead.and_then(|ahead| ahead.first()).copied() else {
+            let Some(pass) = progress.pass.take() else { break };
+            if end_of_pass(table, &pass)? {
+                continue;
             }
-            let lost = pass.segments.iter().find(|id| has_blocks(table, **id)).copied();
-            let skipped = pass.skipped;
-            progress.pass = None;
-            match lost {
-                // What stands in a region that cannot be read stays: the pool is degraded.
-                Some(_) if skipped => return Ok(()),
-                Some(_) => {
-                    return Err(CatalogError::Inconsistent(
-                        "region maps hold fewer blocks of a segment than were allocated",
-                    ));
-                }
-                None => continue,
-            }
-        }
-        match storage.runs_of(pass.next_region, &pass.segments) {
+            break;
+        };
+        match storage.runs_of(region, &pass.segments) {
             Ok(runs) => {
                 *runs_left = runs_left.saturating_sub(runs.len());
-                for (run, segment) in runs {
-                    storage.free(run, segment)?;
-                    table.remove_blocks(segment, u64::from(run.blocks))?;
+                for (run, segment) in &runs {
+                    table.remove_blocks(*segment, u64::from(run.blocks))?;
                 }
+                found.extend(runs);
             }
             Err(error) if error.is_corruption() => pass.skipped = true,
             Err(error) => return Err(error),
         }
-        pass.next_region += 1;
+        pass.next_region = region + 1;
+    }
+    for (run, segment) in found {
+        storage.free(run, segment)?;
     }
     forget_swept(table, progress)
+}
+
+/// Every region was visited: nothing may be left of the segments. False where something is, in a
+/// region that cannot be read: it stays, and the pool is degraded.
+fn end_of_pass(table: &mut Table, pass: &Pass) -> Result<bool, CatalogError> {
+    if !pass.skipped {
+        for id in &pass.segments {
+            if table.segment(*id).is_ok_and(|s| s.uncounted) {
+                table.settle_uncounted(*id)?;
+            }
+        }
+    }
+    let lost = pass.segments.iter().any(|id| has_blocks(table, *id));
+    if lost && !pass.skipped {
+        return Err(CatalogError::Inconsistent(
+            "region maps hold fewer blocks of a segment than were allocated",
+        ));
+    }
+    Ok(!lost)
 }
 
 fn has_blocks(table: &Table, id: SegmentId) -> bool {

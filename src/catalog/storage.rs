@@ -30,12 +30,12 @@ pub(in crate::catalog) trait Storage: Items {
     fn remove(&mut self, key: Key) -> Result<(), CatalogError>;
     /// Frees a run; the region's map must hold it under `segment`.
     fn free(&mut self, run: Run, segment: SegmentId) -> Result<(), CatalogError>;
-    /// How many regions the pool has.
-    fn region_count(&self) -> u64;
-    /// The runs of one region that belong to any of `segments`.
+    /// The regions that may hold blocks, ascending.
+    fn regions(&self) -> Vec<u32>;
+    /// The runs of one region that belong to any of `segments` and are not freed yet.
     fn runs_of(
         &mut self,
-        region: u64,
+        region: u32,
         segments: &HashSet<SegmentId>,
     ) -> Result<Vec<(Run, SegmentId)>, CatalogError>;
 }

@@ -1,0 +1,3 @@
+//! The engine from above, without FUSE: real pools on simulated disks.
+
+mod catalog;
