@@ -63,21 +63,24 @@ fn open_handle(mount: BorrowedFd<'_>, mut handle: FileHandle) -> io::Result<Owne
 /// on `/`. Capabilities, user namespaces and seccomp filters all show here.
 #[must_use]
 pub fn may_open_by_handle() -> bool {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    // Not O_PATH: the kernel takes no such descriptor for this call.
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let Ok(root) = nix::fcntl::open("/", flags, Mode::empty()) else { return false };
     let nothing = FileHandle { handle_bytes: HANDLE_BYTES, handle_type: 0x7f, words: [0; 3] };
     match open_handle(std::os::fd::AsFd::as_fd(&root), nothing) {
         Ok(_) => true,
-        Err(e) => !matches!(e.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS)),
+        // The answer to a handle that names nothing, from whoever was let through to ask.
+        Err(e) => matches!(e.raw_os_error(), Some(libc::ESTALE | libc::EINVAL | libc::EOPNOTSUPP)),
     }
 }
 
-/// The directory at `path`, opened without access, if it is the root of the filesystem `device`.
+/// The directory at `path`, opened for reading (handles cannot be opened through less), if it is
+/// the root of the filesystem `device`.
 ///
 /// # Errors
 /// `ENODEV` where another filesystem stands there; whatever opening it answers.
 pub fn open_mount(path: &Path, device: DeviceNumber) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let fd = nix::fcntl::open(path, flags, Mode::empty())?;
     if device_of(&fd)? == device { Ok(fd) } else { Err(io::Error::from_raw_os_error(libc::ENODEV)) }
 }

@@ -8,7 +8,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, socketpair,
 };
@@ -240,6 +241,19 @@ fn one_line(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
     lines.collect::<Vec<_>>().join("; ")
+}
+
+/// Whether the connection behind a `/dev/fuse` descriptor has ended: unmounted or aborted. Looks,
+/// and does not wait.
+#[must_use]
+pub fn connection_ended(connection: BorrowedFd<'_>) -> bool {
+    let mut wanted = [PollFd::new(connection, PollFlags::empty())];
+    match poll(&mut wanted, PollTimeout::ZERO) {
+        Ok(0) | Err(_) => false,
+        Ok(_) => wanted[0]
+            .revents()
+            .is_some_and(|e| e.intersects(PollFlags::POLLERR | PollFlags::POLLHUP)),
+    }
 }
 
 /// How to unmount.

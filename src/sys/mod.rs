@@ -15,6 +15,7 @@ pub mod clock;
 pub mod file_handle;
 pub mod file_io;
 pub mod fuse_mount;
+pub mod helper_process;
 pub mod mount_point;
 pub mod mount_table;
 pub mod peer;

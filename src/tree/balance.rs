@@ -44,7 +44,7 @@ pub(in crate::tree) fn split_leaf(
     value: &[u8],
 ) -> Split {
     let new_bytes = crate::tree::page::SLOT_BYTES + value.len();
-    let cut = run_end(leaf, at, key).unwrap_or_else(|| middle(leaf, at, new_bytes));
+    let cut = run_end(leaf, at, key, new_bytes).unwrap_or_else(|| middle(leaf, at, new_bytes));
     let mut right = leaf.split_off(if cut <= at { cut } else { cut - 1 });
     if cut <= at {
         right.page.insert(at - cut, key, value);
@@ -76,7 +76,7 @@ pub(in crate::tree) fn split_inner(
 /// Where to divide, counted with the new item, if that one continues a run of keys of one object
 /// and kind at the end of the node or before another run: files that grow leave full leaves, also
 /// where their neighbours' items stand behind them.
-fn run_end(leaf: &Node, at: usize, key: Key) -> Option<usize> {
+fn run_end(leaf: &Node, at: usize, key: Key, new_bytes: usize) -> Option<usize> {
     if at == leaf.count() {
         return Some(at);
     }
@@ -85,8 +85,8 @@ fn run_end(leaf: &Node, at: usize, key: Key) -> Option<usize> {
         return None;
     }
     let before: usize = (0..at).map(|i| leaf.page.item_bytes(i)).sum();
-    // What is on the fuller side stays together; the other side then has room for the new item.
-    Some(if before >= leaf.capacity_bytes() / 2 { at } else { at + 1 })
+    // Behind the new item if it fits: then the run ends its leaf, and goes on as at the right edge.
+    Some(if before + new_bytes <= leaf.capacity_bytes() { at + 1 } else { at })
 }
 
 /// Where to divide, counted with a new item of `new_bytes` at `at`, so that both parts are as equal

@@ -56,7 +56,11 @@ mod model_tests;
 mod node;
 mod nodes;
 mod page;
+#[cfg(test)]
+mod page_tests;
 pub mod shape;
+#[cfg(test)]
+mod tree_tests;
 mod walk;
 
 use std::sync::Arc;

@@ -35,7 +35,9 @@ impl Tree {
         // The outcome says only whether the visitor broke off, which it knows.
         let _ = match &self.root {
             None => ControlFlow::Continue(()),
-            Some(Link::Live(root)) => walk_node(nodes, None, &root.node, &Expected::ROOT, visit),
+            Some(Link::Live(root)) => {
+                walk_node(nodes, root.place.pointer(), &root.node, &Expected::ROOT, visit)
+            }
             Some(Link::Disk(root)) => walk_disk(nodes, root, &Expected::ROOT, visit),
         };
     }
