@@ -7,16 +7,18 @@
 //! files  = count u32 | { name (length u32) | bytes (length u32) } each
 //! ```
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use crate::base::PoolId;
 use crate::base::cursor::{DecodeError, Reader, Writer};
+use crate::base::{KeyState, PoolId};
 use crate::crypto::{self, KdfParams, OpenError, RootSecret};
 use crate::keys::config::{ConfigDir, PoolConfig, read_private, write_private};
 use crate::keys::error::KeysError;
+use crate::keys::keyring::{Keyring, LocalKeyInfo};
 use crate::keys::root_secret;
 
 const MAGIC: &[u8; 16] = b"\x89SRbackup\r\n\x1a\n\0\0\0";
@@ -29,6 +31,9 @@ const FILES_MAX: usize = 16;
 /// What a backup holds, by the names of the files in the pool's folder. The anchor is left out: an
 /// older one would hide a rollback, and a lost one is made again.
 const FILES: [&str; 4] = ["root.key", "keyring", "keyring.key", "mounts"];
+
+/// Which keys the last backup holds, by fingerprint and version; no secret.
+const BACKED_UP: &str = "backed-up";
 
 /// What was backed up or brought back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,14 +112,7 @@ pub fn restore(
 ) -> Result<BackupReport, KeysError> {
     let bytes = read(from)?;
     let parts = split(&bytes).map_err(|why| not_a_backup(from, why))?;
-    let key = root_secret::secret_of_passphrase(passphrase, &parts.kdf)?;
-    let body = crypto::open(key.bytes(), "config-backup", parts.head, parts.sealed);
-    let body = body.map_err(|e| match e {
-        OpenError::WrongKey => {
-            KeysError::RootSecretWrong { tried: "the passphrase of the backup".to_owned() }
-        }
-        _ => not_a_backup(from, "it is damaged"),
-    })?;
+    let body = open_body(from, &parts, passphrase)?;
     let files = decode_files(&body).map_err(|_| not_a_backup(from, "it is damaged"))?;
     let pool = config.pool(&parts.pool);
     pool.ensure()?;
@@ -129,6 +127,60 @@ pub fn restore(
         write_private(&pool.path().join(name), bytes)?;
     }
     Ok(BackupReport { pool: parts.pool, files: files.iter().map(|f| f.0.to_owned()).collect() })
+}
+
+/// That a backup opens under its passphrase, and what it holds; nothing is written.
+///
+/// # Errors
+/// As [`restore`].
+pub fn verify(from: &Path, passphrase: &[u8]) -> Result<BackupReport, KeysError> {
+    let bytes = read(from)?;
+    let parts = split(&bytes).map_err(|why| not_a_backup(from, why))?;
+    let body = open_body(from, &parts, passphrase)?;
+    let files = decode_files(&body).map_err(|_| not_a_backup(from, "it is damaged"))?;
+    Ok(BackupReport { pool: parts.pool, files: files.iter().map(|f| f.0.to_owned()).collect() })
+}
+
+/// Remembers which keys a backup just made holds.
+///
+/// # Errors
+/// [`KeysError::File`]
+pub fn remember(config: &PoolConfig, keyring: &Keyring) -> Result<(), KeysError> {
+    let lines: Vec<String> = keyring.list().iter().map(line_of).collect();
+    write_private(&config.path().join(BACKED_UP), lines.concat().as_bytes())
+}
+
+/// Keys that stand in no backup: made, or given a new version, since the last one.
+///
+/// # Errors
+/// [`KeysError::File`]
+pub fn not_backed_up(config: &PoolConfig, keyring: &Keyring) -> Result<u64, KeysError> {
+    let seen = read_private(&config.path().join(BACKED_UP), FILE_BYTES_MAX)?.unwrap_or_default();
+    let seen = String::from_utf8_lossy(&seen);
+    let seen: HashSet<&str> = seen.split_inclusive('\n').collect();
+    let alive = keyring.list().into_iter().filter(|key| key.state != KeyState::Deleted);
+    Ok(alive.filter(|key| !seen.contains(line_of(key).as_str())).count() as u64)
+}
+
+/// A key and its version, as [`BACKED_UP`] has them: one line each.
+fn line_of(key: &LocalKeyInfo) -> String {
+    let digits: String = key.fingerprint.iter().map(|b| format!("{b:02x}")).collect();
+    format!("{digits} {}\n", key.version)
+}
+
+fn open_body(
+    from: &Path,
+    parts: &Parts<'_>,
+    passphrase: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, KeysError> {
+    let key = root_secret::secret_of_passphrase(passphrase, &parts.kdf)?;
+    let body = crypto::open(key.bytes(), "config-backup", parts.head, parts.sealed);
+    body.map_err(|e| match e {
+        OpenError::WrongKey => {
+            KeysError::RootSecretWrong { tried: "the passphrase of the backup".to_owned() }
+        }
+        _ => not_a_backup(from, "it is damaged"),
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, KeysError> {
@@ -189,8 +241,29 @@ fn decode_files(body: &[u8]) -> Result<Vec<(&str, &[u8])>, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_made_since_the_last_backup_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = ConfigDir::new(dir.path()).pool(&POOL);
+        config.ensure().unwrap();
+        let keyring = Keyring::create(&config, NOW).unwrap();
+        assert_eq!(not_backed_up(&config, &keyring).unwrap(), 0);
+        let make = |name: &str| {
+            keyring.create_key(&name.parse().unwrap(), Duration::from_secs(86_400), NOW).unwrap()
+        };
+        make("k1");
+        assert_eq!(not_backed_up(&config, &keyring).unwrap(), 1);
+        let file = dir.path().join("backup");
+        backup(&config, POOL, None, b"pass", &KdfParams::minimal(), &file).unwrap();
+        assert_eq!(verify(&file, b"pass").unwrap().pool, POOL);
+        assert!(verify(&file, b"other").is_err());
+        remember(&config, &keyring).unwrap();
+        assert_eq!(not_backed_up(&config, &keyring).unwrap(), 0);
+        make("k2");
+        assert_eq!(not_backed_up(&config, &keyring).unwrap(), 1);
+    }
     use crate::base::Timestamp;
-    use crate::keys::Keyring;
     use std::time::Duration;
 
     const POOL: PoolId = PoolId([4; 16]);
