@@ -31,6 +31,13 @@ mod shred;
 mod slots;
 pub mod superblock;
 
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod pool_tests;
+#[cfg(test)]
+mod test_head;
+
 pub use catalog_txn::{CatalogTxn, CatalogView};
 pub use checkpoint::{CheckpointDone, CutPlan, Edit};
 pub use create::{CreateOptions, create, create_over};

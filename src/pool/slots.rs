@@ -63,6 +63,12 @@ impl Slots {
         &self.copies[0].clear
     }
 
+    /// Every copy that could be read, the newest first.
+    #[cfg(test)]
+    pub fn copies(&self) -> &[Copy] {
+        &self.copies
+    }
+
     /// Every key epoch and wrap list that a copy carries may differ; the newest that opens is the
     /// state.
     pub fn choose(&self, key: &SlotKey) -> Result<Chosen, PoolError> {
