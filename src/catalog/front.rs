@@ -149,16 +149,14 @@ impl Catalog {
     /// [`CatalogError::TooLong`], [`CatalogError::LogOutstanding`]; the pool's errors.
     pub fn take_snapshots(&self, new: &[NewSnapshot]) -> Result<Vec<SnapshotInfo>, CatalogError> {
         let _changes = self.changes.lock();
-        let mut new_segments = Vec::with_capacity(new.len());
-        {
+        let new_segments = {
             let mut state = self.state.lock();
             snapshot::check_new(&state.index, new)?;
             for snapshot in new {
                 self.check_replayed(&state, snapshot.cluster)?;
-                new_segments.push((snapshot.cluster, state.table.take_segment_id()?));
             }
-            state.table.commit();
-        }
+            state.take_segments(new.iter().map(|s| s.cluster))?
+        };
         self.change(new_segments, false, |edit| {
             new.iter().try_for_each(|snapshot| {
                 let closed = edit.table.closed_at(snapshot.cluster, edit.at)?;

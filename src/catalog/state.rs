@@ -167,6 +167,22 @@ impl State {
         Ok(id)
     }
 
+    /// The segment in which each of these clusters goes on after a cut. What no cut uses is lost
+    /// without harm: numbers are not given out twice.
+    ///
+    /// # Errors
+    /// [`CatalogError::Table`] where no numbers are left.
+    pub fn take_segments(
+        &mut self,
+        clusters: impl Iterator<Item = ClusterId>,
+    ) -> Result<Vec<(ClusterId, SegmentId)>, CatalogError> {
+        let taken: Result<Vec<_>, _> =
+            clusters.map(|cluster| Ok((cluster, self.table.take_segment_id()?))).collect();
+        // Not a change that waits for its items: the next checkpoint saves the counters.
+        self.table.commit();
+        taken
+    }
+
     /// Runs `edit`; its changes of items, table and index happen together, or none of the latter
     /// two does (the storage undoes the first).
     ///

@@ -333,6 +333,7 @@ impl World {
         self.close(id);
         let cluster = self.clusters.remove(&id).unwrap();
         self.work();
+        self.catalog.pool().checkpoint(CutPlan::default()).unwrap();
         let said = self.catalog.cluster_unique_blocks(id).unwrap();
         let before = self.allocated();
         self.catalog.delete_cluster(&cluster.name).unwrap();
@@ -505,6 +506,16 @@ fn history(seed: u64, steps: usize) {
 fn random_histories_lose_nothing_and_give_all_space_back() {
     for seed in 0..6 {
         let run = std::panic::catch_unwind(|| history(seed, 70));
+        run.unwrap_or_else(|_| panic!("seed {seed} failed; its message is above"));
+    }
+}
+
+/// Hundreds of longer histories; `scripts/test.sh` runs it.
+#[test]
+#[ignore = "minutes; run by scripts/test.sh"]
+fn many_random_histories() {
+    for seed in 1000..1100 {
+        let run = std::panic::catch_unwind(|| history(seed, 200));
         run.unwrap_or_else(|_| panic!("seed {seed} failed; its message is above"));
     }
 }
