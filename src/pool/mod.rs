@@ -38,12 +38,14 @@ mod pool_tests;
 #[cfg(test)]
 mod test_head;
 
+/// What a snapshot's reader hashes names with.
+pub use crate::crypto::{NameHashKey, name_hash};
 pub use catalog_txn::{CatalogTxn, CatalogView};
 pub use checkpoint::{CheckpointDone, CutPlan, Edit};
 pub use create::{CreateOptions, create, create_over};
 pub use due::DueReason;
 pub use error::PoolError;
-pub use head::{Buffers, CutRunner, DataRun, Drain, Head, OpenHead, Txn, View};
+pub use head::{Buffers, CutRunner, DataRun, Drain, Head, OpenHead, Reservation, Txn, View};
 pub use inspect::{PayloadFacts, RingRecord};
 pub use items::CATALOG_KINDS;
 pub use open::{OpenOptions, Sealed, probe};

@@ -10,16 +10,18 @@
 
 mod open;
 mod participant;
+mod reserve;
 mod txn;
 mod view;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 pub use open::OpenHead;
+pub use reserve::Reservation;
 pub use txn::{DataRun, Txn};
 pub use view::View;
 
@@ -116,6 +118,8 @@ pub struct Head {
     buffers: RwLock<Option<Weak<dyn Buffers>>>,
     /// Takes no operation any more; its next cut is its last, and its log item goes away then.
     closed: AtomicBool,
+    /// The interval in which a checkpoint was last made because the pool was full.
+    full_at: AtomicU64,
     me: Weak<Self>,
 }
 
@@ -129,6 +133,11 @@ impl Head {
     #[must_use]
     pub const fn name_key(&self) -> &NameHashKey {
         &self.name_key
+    }
+    /// Hash of a name in the directory `parent`, under this cluster's key.
+    #[must_use]
+    pub fn name_hash(&self, parent: u64, name: &[u8]) -> u64 {
+        crate::crypto::name_hash(&self.name_key, parent, name)
     }
     /// From the next cut on, root and log seed are sealed under another cluster key; the cut
     /// reports its version ([`crate::pool::HeadCut`]).

@@ -1,6 +1,6 @@
 //! Opening and closing a head: its root, its log area, what a crash left to replay.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::{Drain, Head, Identity, TreeState, View};
@@ -105,6 +105,7 @@ impl Pool {
             log_area: area,
             buffers: RwLock::new(None),
             closed: AtomicBool::new(false),
+            full_at: AtomicU64::new(0),
             me: me.clone(),
         });
         self.register(Arc::clone(&head) as _)?;

@@ -1,0 +1,386 @@
+//! The write buffer of a cluster: small writes wait here and go out in runs.
+//!
+//! Pages stay in the buffer, and readers find them there, until the edit that maps their blocks is
+//! in the tree. A drain ahead of time takes no lock while it encrypts and writes; a page that was
+//! changed or dropped meanwhile is told by its version, and its block is freed again. The drain at
+//! a cut or commit holds the buffer gate, so nothing changes under it: what it inserts is exactly
+//! what was accepted before that instant.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use zeroize::Zeroizing;
+
+use crate::base::limits::EXTENT_BLOCKS_MAX;
+use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64, InodeNo};
+use crate::sys::sync::{Mutex, RwLock};
+use crate::volume::Volume;
+use crate::volume::backing::{Buffers, Edit, Reservation, Staged, Transact};
+use crate::volume::error::{Result, VolumeError};
+use crate::volume::extents;
+use crate::volume::inode::{BufferedPage, Inode, Page, State};
+use crate::volume::items::{ExtentItem, InodeItem, REF_BYTES, inode_key};
+
+/// Data up to this size rides in the log's record instead of being written to its place first.
+const SMALL_BYTES: u64 = 16 << 10;
+
+/// The buffered pages of all inodes, counted.
+pub(in crate::volume) struct WriteBuffer {
+    /// Shared by what changes buffers or inode items, exclusive at a cut or commit.
+    pub gate: RwLock<()>,
+    dirty: Mutex<BTreeMap<InodeNo, Arc<Inode>>>,
+    bytes: AtomicU64,
+    versions: AtomicU64,
+    /// Held by the one drain ahead of time that runs.
+    drainer: Mutex<()>,
+    limit_bytes: u64,
+}
+
+impl WriteBuffer {
+    pub fn new(limit_bytes: usize) -> Self {
+        Self {
+            gate: RwLock::new(()),
+            dirty: Mutex::default(),
+            bytes: AtomicU64::new(0),
+            versions: AtomicU64::new(0),
+            drainer: Mutex::new(()),
+            limit_bytes: limit_bytes as u64,
+        }
+    }
+
+    /// Buffered bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Inodes with something that the tree has not.
+    pub fn dirty_inodes(&self) -> Vec<Arc<Inode>> {
+        self.dirty.lock().values().map(Arc::clone).collect()
+    }
+
+    /// Puts blocks' new content, and keeps what was promised for it where one of them is new. The
+    /// caller holds the gate (shared) and the state.
+    pub fn put_pages(
+        &self,
+        inode: &Arc<Inode>,
+        state: &mut State,
+        pages: Vec<(u64, Arc<Page>)>,
+        promise: Option<Reservation>,
+    ) {
+        let mut new_bytes = 0;
+        for (block, page) in pages {
+            let version = self.versions.fetch_add(1, Ordering::Relaxed);
+            if state.pages.insert(block, BufferedPage { page, version }).is_none() {
+                new_bytes += BLOCK_SIZE_U64;
+            }
+        }
+        if new_bytes > 0 {
+            self.bytes.fetch_add(new_bytes, Ordering::Relaxed);
+            state.promised.extend(promise);
+        }
+        self.mark(inode);
+    }
+
+    /// Books the inode as one that has something to insert.
+    pub fn mark(&self, inode: &Arc<Inode>) {
+        self.dirty.lock().entry(inode.ino).or_insert_with(|| Arc::clone(inode));
+    }
+
+    /// Drops the pages of a range of blocks. Returns their bytes.
+    pub fn forget_pages(&self, state: &mut State, blocks: Range<u64>) -> u64 {
+        if state.pages.is_empty() {
+            return 0;
+        }
+        let mut gone = state.pages.split_off(&blocks.start);
+        let mut kept = gone.split_off(&blocks.end);
+        state.pages.append(&mut kept);
+        let bytes = gone.len() as u64 * BLOCK_SIZE_U64;
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        bytes
+    }
+
+    /// Takes an inode without pages and unsaved changes off the list, and gives its promises back.
+    pub fn clean(&self, inode: &Inode, state: &mut State) {
+        if state.pages.is_empty() {
+            state.promised.clear();
+            if !state.unsaved {
+                self.dirty.lock().remove(&inode.ino);
+            }
+        }
+    }
+}
+
+/// What one drain inserts for one inode.
+struct Target {
+    inode: Arc<Inode>,
+    /// The item as it is to be stored; `None`: the inode is gone.
+    item: Option<InodeItem>,
+    pages: Vec<Slot>,
+}
+
+struct Slot {
+    block: u64,
+    page: BufferedPage,
+    /// Whether this is still what the block holds.
+    current: bool,
+}
+
+impl Volume {
+    fn collect(&self) -> Vec<Target> {
+        let mut targets = Vec::new();
+        for inode in self.buffer.dirty_inodes() {
+            let state = inode.state.lock();
+            let pages: Vec<Slot> = state
+                .pages
+                .iter()
+                .map(|(block, page)| Slot { block: *block, page: page.clone(), current: true })
+                .collect();
+            let item = state.item;
+            drop(state);
+            targets.push(Target { inode, item, pages });
+        }
+        targets
+    }
+
+    fn stage_targets(&self, targets: &[Target]) -> Result<Vec<Staged>> {
+        let count = targets.iter().map(|t| t.pages.len()).sum::<usize>();
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let mut plain = Zeroizing::new(Vec::with_capacity(count * BLOCK_SIZE));
+        for slot in targets.iter().flat_map(|t| &t.pages) {
+            plain.extend_from_slice(&slot.page.page.0[..]);
+        }
+        let staged = self.backing.stage(&plain)?;
+        match staged.iter().map(|s| s.blocks() as usize).sum::<usize>() == count {
+            true => Ok(staged),
+            false => Err(VolumeError::Invalid),
+        }
+    }
+
+    /// Inserts what is buffered now, in runs, with I/O: called by who filled the buffer, and ahead
+    /// of cuts. Holds no state while it encrypts and writes.
+    pub(in crate::volume) fn drain_with_io(&self) -> Result<()> {
+        let _one = self.buffer.drainer.lock();
+        let mut targets = self.collect();
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let result = self.drain_targets(&mut targets);
+        if let Err(error) = &result {
+            self.lose(&targets, error);
+        }
+        result
+    }
+
+    fn drain_targets(&self, targets: &mut [Target]) -> Result<()> {
+        self.check_failed()?;
+        let mut staged = self.stage_targets(targets)?;
+        if staged.iter().map(|s| u64::from(s.blocks())).sum::<u64>() * BLOCK_SIZE_U64 > SMALL_BYTES
+        {
+            self.backing.write_out(&mut staged)?;
+        }
+        let inodes: Vec<Arc<Inode>> = targets.iter().map(|t| Arc::clone(&t.inode)).collect();
+        let inodes: Vec<&Arc<Inode>> = inodes.iter().collect();
+        let targets = std::cell::RefCell::new(targets);
+        self.edit_then(
+            &inodes,
+            |txn, locked| {
+                let mut targets = targets.borrow_mut();
+                for target in targets.iter_mut() {
+                    let state = locked.state(target.inode.ino)?;
+                    target.item = state.item;
+                    for slot in &mut target.pages {
+                        let now = state.pages.get(&slot.block);
+                        slot.current = state.item.is_some()
+                            && now.is_some_and(|p| p.version == slot.page.version);
+                    }
+                }
+                insert(txn, &mut targets, staged)?;
+                for target in targets.iter() {
+                    locked.state(target.inode.ino)?.item = target.item;
+                    locked.store(target.inode.ino);
+                }
+                Ok(())
+            },
+            |locked, ()| {
+                for target in targets.borrow().iter() {
+                    if let Ok(state) = locked.state(target.inode.ino) {
+                        self.finish(target, state);
+                    }
+                }
+            },
+        )
+    }
+
+    /// Takes what was inserted out of the buffer.
+    fn finish(&self, target: &Target, state: &mut State) {
+        for slot in target.pages.iter().filter(|s| s.current) {
+            self.buffer.forget_pages(state, slot.block..slot.block + 1);
+        }
+        state.unsaved = false;
+        self.buffer.clean(&target.inode, state);
+    }
+
+    /// After a drain failed: what was accepted can not be kept. The error sticks to each inode with
+    /// changes, and the volume takes no more.
+    fn lose(&self, targets: &[Target], error: &VolumeError) {
+        if *error == VolumeError::Locked {
+            return;
+        }
+        const WHY: &str = "buffered data could not be stored";
+        let _ = self.failed.set(WHY);
+        for target in targets {
+            target.inode.state.lock().lost.get_or_insert(WHY);
+        }
+    }
+
+    /// After a write was accepted: drains where the buffer is full. One thread drains; others go on
+    /// until twice the limit, then wait for it.
+    pub(in crate::volume) fn relieve(&self) -> Result<()> {
+        let bytes = self.buffer.bytes();
+        if bytes < self.buffer.limit_bytes {
+            return Ok(());
+        }
+        if bytes < 2 * self.buffer.limit_bytes && self.buffer.drainer.try_lock().is_none() {
+            return Ok(());
+        }
+        self.drain_with_io()
+    }
+}
+
+/// All that is buffered, encrypted, with the buffer gate held exclusively.
+#[derive(Default)]
+struct Gathered {
+    targets: Vec<Target>,
+    staged: Vec<Staged>,
+}
+
+impl Gathered {
+    fn insert(&mut self, txn: &mut dyn Edit) -> Result<()> {
+        txn.refresh();
+        insert(txn, &mut self.targets, std::mem::take(&mut self.staged))?;
+        for target in &self.targets {
+            if let Some(item) = &target.item {
+                txn.put(inode_key(target.inode.ino), &item.encode())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Volume {
+    fn gather(&self, gathered: &mut Gathered) -> Result<()> {
+        gathered.targets = self.collect();
+        if !gathered.targets.is_empty() {
+            self.check_failed()?;
+            gathered.staged = self.stage_targets(&gathered.targets)?;
+        }
+        Ok(())
+    }
+
+    /// The edits are in the tree, or failed; the buffer gate is still held.
+    fn settle(&self, gathered: &Gathered, result: &Result<()>) {
+        match result {
+            Err(error) => self.lose(&gathered.targets, error),
+            Ok(()) => {
+                for target in &gathered.targets {
+                    let mut state = target.inode.state.lock();
+                    state.item = target.item;
+                    self.finish(target, &mut state);
+                }
+            }
+        }
+    }
+}
+
+impl Buffers for Volume {
+    fn drain_gated(&self, transact: &mut Transact<'_>) -> Result<()> {
+        let _exclusive = self.buffer.gate.write();
+        let mut gathered = Gathered::default();
+        let result = self.gather(&mut gathered).and_then(|()| match gathered.targets.is_empty() {
+            true => Ok(()),
+            false => transact(&mut |txn| gathered.insert(txn)),
+        });
+        self.settle(&gathered, &result);
+        result
+    }
+
+    fn drain_ahead(&self) -> Result<()> {
+        if self.buffer.bytes() <= SMALL_BYTES {
+            return Ok(());
+        }
+        self.drain_with_io()
+    }
+
+    fn drain_for_commit(&self, mark: &mut dyn FnMut()) -> Result<()> {
+        // What is much goes out with I/O while others go on; only the rest is inserted alone.
+        self.drain_ahead()?;
+        let mut gathered = Gathered::default();
+        let mut exclusive = None;
+        // The buffer gate is taken inside the interval gate, as everywhere, and held until the mark.
+        let result = self.backing.transact(&mut |txn| {
+            exclusive = Some(self.buffer.gate.write());
+            self.gather(&mut gathered)?;
+            gathered.insert(txn)
+        });
+        self.settle(&gathered, &result);
+        result?;
+        mark();
+        drop(exclusive);
+        Ok(())
+    }
+}
+
+/// Maps the current pages of all targets to their staged blocks, in order.
+fn insert(txn: &mut dyn Edit, targets: &mut [Target], staged: Vec<Staged>) -> Result<()> {
+    let places: Vec<(usize, u64, bool)> = targets
+        .iter()
+        .enumerate()
+        .flat_map(|(i, t)| t.pages.iter().map(move |s| (i, s.block, s.current)))
+        .collect();
+    let mut rest = &places[..];
+    for run in staged {
+        let (here, after) =
+            rest.split_at_checked(run.blocks() as usize).ok_or(VolumeError::Invalid)?;
+        rest = after;
+        if here.iter().any(|place| place.2) {
+            insert_run(txn, targets, &run, here)?;
+            txn.claim(run);
+        }
+    }
+    Ok(())
+}
+
+fn insert_run(
+    txn: &mut dyn Edit,
+    targets: &mut [Target],
+    run: &Staged,
+    places: &[(usize, u64, bool)],
+) -> Result<()> {
+    let birth = txn.generation();
+    let mut at = 0;
+    while let Some(&(target, block, current)) = places.get(at) {
+        let addr = run.addr.plus(at as u64);
+        if !current {
+            txn.kill(addr, 1, birth);
+            at += 1;
+            continue;
+        }
+        let blocks = places[at..]
+            .iter()
+            .enumerate()
+            .take(EXTENT_BLOCKS_MAX as usize)
+            .take_while(|(i, place)| **place == (target, block + *i as u64, true))
+            .count();
+        let refs = &run.refs[at * REF_BYTES..(at + blocks) * REF_BYTES];
+        let ino = targets[target].inode.ino;
+        if let Some(item) = &mut targets[target].item {
+            extents::replace(txn, ino, item, block, ExtentItem { addr, birth, refs })?;
+        }
+        at += blocks;
+    }
+    Ok(())
+}
