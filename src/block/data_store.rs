@@ -167,7 +167,7 @@ impl DataStore {
     pub fn read(&self, run: Run, refs: &[BlockRef], out: &mut [u8]) -> Result<(), BlockError> {
         assert_eq!((refs.len(), out.len()), (run.blocks as usize, run.bytes()), "lengths differ");
         let blocks = u64::from(run.blocks);
-        let end = run.addr.get().checked_add(blocks).unwrap_or(u64::MAX);
+        let end = run.addr.get().saturating_add(blocks);
         if end > self.space.geometry().total_blocks {
             return Err(BlockError::OutOfRange { addr: run.addr });
         }

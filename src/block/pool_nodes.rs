@@ -38,7 +38,7 @@ impl PoolNodes {
     }
 
     fn read_copy(&self, run: Run, pointer: &Pointer) -> Result<Zeroizing<Vec<u8>>, BlockError> {
-        let end = run.addr.get().checked_add(u64::from(run.blocks)).unwrap_or(u64::MAX);
+        let end = run.addr.get().saturating_add(u64::from(run.blocks));
         if end > self.space.geometry().total_blocks || run.blocks != self.node_blocks() {
             return Err(BlockError::OutOfRange { addr: run.addr });
         }

@@ -30,7 +30,7 @@ impl Readers {
         let mut inner = self.0.lock();
         let generation = inner.open;
         *inner.active.entry(generation).or_default() += 1;
-        ReadGuard { readers: self.clone(), generation }
+        ReadGuard { readers: Some(self.clone()), generation }
     }
 
     /// A cut opened the interval `open`.
@@ -50,11 +50,17 @@ impl Readers {
 /// A reader that runs; it leaves when dropped.
 #[derive(Debug)]
 pub struct ReadGuard {
-    readers: Readers,
+    readers: Option<Readers>,
     generation: Generation,
 }
 
 impl ReadGuard {
+    /// For a reader of what something else keeps from being freed, such as a snapshot that is not
+    /// deleted while it is mounted: it may run for days, and holds nothing back.
+    #[must_use]
+    pub const fn of_what_is_kept() -> Self {
+        Self { readers: None, generation: Generation(0) }
+    }
     /// The interval in which it entered.
     #[must_use]
     pub const fn generation(&self) -> Generation {
@@ -64,7 +70,10 @@ impl ReadGuard {
 
 impl Drop for ReadGuard {
     fn drop(&mut self) {
-        let mut inner = self.readers.0.lock();
+        let Some(readers) = &self.readers else {
+            return;
+        };
+        let mut inner = readers.0.lock();
         if let Some(count) = inner.active.get_mut(&self.generation) {
             *count -= 1;
             if *count == 0 {
@@ -90,6 +99,8 @@ mod tests {
         drop(first);
         assert_eq!(readers.unreachable_through(), Generation(10));
         drop(second);
+        let kept = ReadGuard::of_what_is_kept();
         assert_eq!(readers.unreachable_through(), Generation(11));
+        drop(kept);
     }
 }

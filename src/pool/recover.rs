@@ -30,6 +30,10 @@ pub(in crate::pool) fn recover(pool: &Arc<Pool>, options: &OpenOptions) -> Resul
     let mut decisions = Vec::new();
     for (cluster, item) in logs {
         match &item.outstanding {
+            Some(o) if o.records == UNREADABLE && options.accept_log_loss => {
+                log::warn!("cluster {cluster}: its unreadable log is given up as accepted");
+                decisions.push((cluster, Decision::Drop(item)));
+            }
             // Decided by an earlier opening: its claims are in the map already.
             Some(outstanding) => reserve(pool, outstanding.need_blocks),
             None => decisions.push((cluster, decide(pool, cluster, item, options)?)),
@@ -92,10 +96,14 @@ fn decide(
         records,
         need_blocks,
     };
-    match scan(&request) {
+    let found = scan(&request).and_then(|found| {
+        // A claim on blocks that are somebody else's is corruption of this log, and of it alone.
+        take_in(pool, &item, &found)?;
+        Ok(found)
+    });
+    match found {
         Ok(found) if found.is_empty() => Ok(Decision::Drop(item)),
         Ok(found) => {
-            take_in(pool, &item, &found)?;
             let outstanding = outstanding(found.records.len() as u64, found.need_blocks());
             reserve(pool, outstanding.need_blocks);
             Ok(Decision::Keep(LogItem { outstanding: Some(outstanding), ..item }))

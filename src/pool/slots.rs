@@ -140,7 +140,7 @@ pub(in crate::pool) fn verify_slot(
         device.read(offset, &mut buf)?;
         let wanted = Clear { copy, ..clear.clone() };
         let found = Copy::decode(&buf).ok().filter(|c| c.clear == wanted);
-        if !found.is_some_and(|c| c.open(key).is_ok()) {
+        if found.is_none_or(|c| c.open(key).is_err()) {
             let addr = crate::base::BlockAddr(offset / crate::base::units::BLOCK_SIZE_U64);
             return Err(PoolError::Corrupt { what: "superblock that was just written", addr });
         }

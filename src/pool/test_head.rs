@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::base::cursor::{Reader, Writer};
-use crate::base::units::BLOCK_SIZE;
 use crate::base::{BlockAddr, ClusterId, Generation, PoolId, SegmentId, Timestamp};
 use crate::block::{BlockRef, Book, Class, Pointer, Run, SpaceEntry};
 use crate::crypto::EngineKey;
@@ -124,7 +123,7 @@ impl TestHead {
         self.core.throttle()?;
         let run = self.core.space.allocate(Class::Data, blocks, blocks)?;
         let prepared = self.core.data.encrypt(&vec![fill; run.bytes()], run);
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             self.core.data.write_out(&prepared).inspect_err(|error| self.core.fail(error))?;
         }
         let interval = self.core.gate.read();
@@ -132,7 +131,7 @@ impl TestHead {
         let (refs, crcs) = (prepared.refs.clone(), prepared.crcs.clone());
         interval.book.push(SpaceEntry::Alloc { run, segment: SEGMENT, crcs })?;
         prepared.mark_claimed();
-        if n % 2 == 1 {
+        if !n.is_multiple_of(2) {
             self.core.data.put_image(run, &prepared.ciphertext);
         }
         let file = File { run, birth, fill, refs };

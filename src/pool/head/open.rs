@@ -7,7 +7,7 @@ use super::{Drain, Head, Identity, TreeState, View};
 use crate::base::cursor::Writer;
 use crate::base::ids::ClusterId;
 use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64, Generation, SegmentId};
-use crate::block::{Class, Run, SpaceEntry};
+use crate::block::{Class, ReadGuard, Run, SpaceEntry};
 use crate::crypto::{self, ClusterKey, LogOuterKey, LogSeed, NameHashKey};
 use crate::pool::core::{Core, Interval};
 use crate::pool::log::record::{Edit, decode_edits};
@@ -147,7 +147,9 @@ impl Pool {
         sealed_root: &[u8],
     ) -> Result<(View, NameHashKey), PoolError> {
         let core = Arc::clone(self.core());
-        let guard = core.readers.enter();
+        // A snapshot is not deleted while it is open: its reader may run for days, and must not keep
+        // what others free from being used again.
+        let guard = ReadGuard::of_what_is_kept();
         let root = open_root(key, context, sealed_root)?;
         let tree = root.pointer.map_or_else(Tree::empty, Tree::open);
         Ok((View::new(core, tree, guard), root.name_key))

@@ -88,7 +88,7 @@ impl LogItem {
             None
         };
         r.finish()?;
-        if area.blocks < 2 || area.blocks % 2 != 0 {
+        if area.blocks < 2 || !area.blocks.is_multiple_of(2) {
             return Err(DecodeError::Field("log area"));
         }
         Ok(Self { area, half, segment, sealed_seed, outstanding })
