@@ -297,7 +297,7 @@ pub struct Refresh {
     pub refresh: bool,
 }
 
-/// `pool …`
+/// `pool ...`
 #[derive(Debug, Subcommand)]
 pub enum PoolCommand {
     /// Enlarge the pool while it is served
@@ -322,7 +322,7 @@ pub enum PoolCommand {
     NewId,
 }
 
-/// `config …`
+/// `config ...`
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Write root secret, keyring and identities to a file, sealed under a passphrase
@@ -345,7 +345,7 @@ pub enum ConfigCommand {
     },
 }
 
-/// `root-secret …`
+/// `root-secret ...`
 #[derive(Debug, Subcommand)]
 pub enum RootSecretCommand {
     /// List the ways to open the pool
@@ -372,7 +372,7 @@ Examples:
     },
 }
 
-/// `cluster …`
+/// `cluster ...`
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
     /// Create a cluster
@@ -461,7 +461,7 @@ pub struct Umount {
     pub force: bool,
 }
 
-/// `snapshot …`
+/// `snapshot ...`
 #[derive(Debug, Subcommand)]
 pub enum SnapshotCommand {
     /// Take a snapshot; of several clusters: at one point in time
@@ -552,7 +552,7 @@ pub struct Restore {
     pub yes: Yes,
 }
 
-/// `key …`
+/// `key ...`
 #[derive(Debug, Subcommand)]
 pub enum KeyCommand {
     /// Create a key in the embedded keyring; prints its Encryption Key ID
@@ -639,7 +639,7 @@ Examples:
     },
 }
 
-/// `debug …`
+/// `debug ...`
 #[derive(Debug, Subcommand)]
 pub enum DebugCommand {
     /// The four superblock copies

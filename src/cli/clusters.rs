@@ -1,4 +1,4 @@
-//! `cluster …`
+//! `cluster ...`
 
 use crate::base::size::format_size;
 use crate::cli::args::ClusterCommand;

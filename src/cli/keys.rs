@@ -1,4 +1,4 @@
-//! `key …`
+//! `key ...`
 
 use crate::base::EncryptionKeyId;
 use crate::cli::args::KeyCommand;

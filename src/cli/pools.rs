@@ -1,4 +1,4 @@
-//! `status`, `shutdown`, `pool …`, `root-secret …`
+//! `status`, `shutdown`, `pool ...`, `root-secret ...`
 
 use crate::base::ProblemCode;
 use crate::base::size::format_size;

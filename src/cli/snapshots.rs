@@ -1,4 +1,4 @@
-//! `snapshot …`
+//! `snapshot ...`
 
 use crate::base::size::format_size;
 use crate::cli::args::SnapshotCommand;

@@ -13,7 +13,7 @@ use crate::control::types::{
 
 /// What a request brings.
 pub(in crate::control) struct Input {
-    /// Values of the `{…}` parts of the path, decoded.
+    /// Values of the `{...}` parts of the path, decoded.
     pub params: Vec<String>,
     /// The query, decoded; only names that the route knows.
     pub query: Vec<(String, String)>,

@@ -35,7 +35,7 @@ pub struct LogItem {
     pub half: u8,
     /// The segment to which recovery books what the log claims.
     pub segment: SegmentId,
-    /// `seal(CK, "log", …, CL)`: the seed of the inner keys of this mount.
+    /// `seal(CK, "log", ..., CL)`: the seed of the inner keys of this mount.
     pub sealed_seed: Vec<u8>,
     /// What a crash left to replay. While there is something, the area takes no new record.
     pub outstanding: Option<Outstanding>,
