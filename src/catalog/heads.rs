@@ -22,8 +22,16 @@ pub struct OpenSnapshot {
     _reader: SnapshotReader,
 }
 
+impl OpenSnapshot {
+    /// The tree, the key of its names, and what counts the reader: for owners that keep them apart.
+    #[must_use]
+    pub fn into_parts(self) -> (View, NameHashKey, SnapshotReader) {
+        (self.view, self.name_key, self._reader)
+    }
+}
+
 /// Counts a reader of a snapshot as long as it lives.
-struct SnapshotReader {
+pub struct SnapshotReader {
     state: Arc<Mutex<State>>,
     id: SnapshotId,
 }

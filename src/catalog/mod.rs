@@ -47,7 +47,7 @@ pub use front::{Catalog, ClusterDeleted};
 pub use header::{
     ClusterRecord, Frequency, Header, Origin, SnapshotKind, SnapshotRecord, Tombstone,
 };
-pub use heads::{OpenSnapshot, Replacement, reseal_root};
+pub use heads::{OpenSnapshot, Replacement, SnapshotReader, reseal_root};
 pub use info::{ClusterInfo, KeyRef, SnapshotInfo};
 pub use key_usage::KeyUse;
 pub use look::WorkLeft;

@@ -84,6 +84,8 @@ pub struct VolumeOptions {
     pub root_uid: u32,
     /// Group of the root directory, when it is made.
     pub root_gid: u32,
+    /// Inode numbers below this are never handed out: an earlier state of the cluster used them.
+    pub inode_floor: u64,
     /// Inodes held in memory beyond those in use.
     pub cached_inodes: usize,
     /// Bytes buffered before they are encrypted and written.
@@ -98,6 +100,7 @@ impl Default for VolumeOptions {
         Self {
             root_uid: 0,
             root_gid: 0,
+            inode_floor: 0,
             cached_inodes: 32_768,
             buffer_bytes: 2 << 20,
             background: true,

@@ -60,9 +60,7 @@ impl Volume {
         if writable {
             let weak: Weak<Self> = Arc::downgrade(&volume);
             volume.backing.set_buffers(weak as Weak<dyn Buffers>);
-            let next = volume.backing.view()?.get(NEXT_INODE_KEY)?;
-            let next = next.as_deref().and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
-            let next = next.ok_or_else(volume_item_missing)?;
+            let next = volume.next_inode()?.max(volume.options.inode_floor);
             *volume.numbers.lock() = InodeNumbers { next, end: next };
             volume.finish_truncations()?;
             volume.queue_orphans()?;
@@ -71,6 +69,16 @@ impl Volume {
             }
         }
         Ok(volume)
+    }
+
+    /// Above every inode number that this tree ever gave out.
+    ///
+    /// # Errors
+    /// `Corrupt`, `Io`.
+    pub fn next_inode(&self) -> Result<u64> {
+        let next = self.backing.view()?.get(NEXT_INODE_KEY)?;
+        let next = next.as_deref().and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
+        next.ok_or_else(volume_item_missing)
     }
 
     fn make_root(&self) -> Result<()> {
