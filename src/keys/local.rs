@@ -116,6 +116,52 @@ impl Provider for LocalProvider {
     }
 }
 
+/// What stands in for the keyring where it cannot be opened: its keys are unreachable, so nothing is
+/// taken for revoked or deleted.
+pub struct AbsentKeyring {
+    reason: String,
+}
+
+impl AbsentKeyring {
+    /// A stand-in that says why.
+    #[must_use]
+    pub const fn new(reason: String) -> Self {
+        Self { reason }
+    }
+    fn unreachable<T>(&self, id: &EncryptionKeyId) -> Result<T, KeysError> {
+        Err(KeysError::Unreachable { id: id.clone(), reason: self.reason.clone() })
+    }
+}
+
+impl Provider for AbsentKeyring {
+    fn scheme(&self) -> &'static str {
+        "local"
+    }
+    fn describe(&self, id: &EncryptionKeyId, _: Deadline) -> Result<KeyDescription, KeysError> {
+        self.unreachable(id)
+    }
+    fn describe_wrap(&self, wrap: &Wrap, _: Deadline) -> Result<KeyDescription, KeysError> {
+        self.unreachable(&wrap.key_id)
+    }
+    fn wrap(
+        &self,
+        id: &EncryptionKeyId,
+        _: &WrapContext,
+        _: &ClusterSecret,
+        _: Deadline,
+    ) -> Result<Wrap, KeysError> {
+        self.unreachable(id)
+    }
+    fn unwrap(
+        &self,
+        wrap: &Wrap,
+        _: &WrapContext,
+        _: Deadline,
+    ) -> Result<ClusterSecret, KeysError> {
+        self.unreachable(&wrap.key_id)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,7 +30,7 @@ pub use deadline::Deadline;
 pub use engine_key::{AtHand, label, open_engine_key, unwrap_engine_key, wrap_engine_key};
 pub use error::KeysError;
 pub use keyring::{Keyring, LocalKeyInfo};
-pub use local::LocalProvider;
+pub use local::{AbsentKeyring, LocalProvider};
 pub use provider::{Fingerprint, KeyDescription, Provider};
 pub use recovery::{RECOVERY_CHARS, format_recovery_key, parse_recovery_key};
 pub use registry::Registry;

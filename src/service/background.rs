@@ -1,0 +1,67 @@
+//! What goes on by itself, as steps that somebody's threads call.
+
+use std::time::Duration;
+
+use crate::base::{EncryptionKeyId, SnapshotId};
+use crate::catalog::Budget;
+use crate::pool::CutPlan;
+use crate::service::Service;
+use crate::service::error::ServiceError;
+
+/// What the work of one minute did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MinuteReport {
+    /// Snapshots that expired and were deleted.
+    pub expired: Vec<SnapshotId>,
+    /// Keys whose waiting period ended.
+    pub deleted_keys: Vec<EncryptionKeyId>,
+}
+
+impl Service {
+    /// Waits up to `timeout` for a checkpoint to be due and makes it. Whether one was made.
+    ///
+    /// # Errors
+    /// The pool's: it is read-only then.
+    pub fn tick_checkpoint(&self, timeout: Duration) -> Result<bool, ServiceError> {
+        if !self.pool().wait_for_checkpoint_due(timeout) {
+            return Ok(false);
+        }
+        self.pool().checkpoint(CutPlan::default())?;
+        Ok(true)
+    }
+
+    /// Once a minute: expiry, keys whose waiting period is over, the anchor, both superblock slots
+    /// on one state where the pool is idle. Each is done whatever becomes of the others; what fails
+    /// is logged.
+    pub fn tick_minute(&self) -> MinuteReport {
+        let logged = |what: &str, error: &ServiceError| log::error!("{what}: {error}");
+        let expired = self.expire(self.now()).unwrap_or_else(|error| {
+            logged("expired snapshots were not deleted", &error);
+            Vec::new()
+        });
+        let deleted_keys = self.delete_due_keys().unwrap_or_else(|error| {
+            logged("keys whose waiting period is over were not deleted", &error);
+            Vec::new()
+        });
+        if let Err(error) = self.pool().settle_slots() {
+            logged("the superblocks were not settled", &error.into());
+        }
+        if let Err(error) = self.store_anchor() {
+            logged("the last generation was not written down", &error);
+        }
+        MinuteReport { expired, deleted_keys }
+    }
+
+    /// Every few seconds: mounts that wait for their keys are tried again.
+    pub fn tick_keys(&self) {
+        self.try_locked_mounts();
+    }
+
+    /// One bounded step of what deletions left to do. Whether there is more.
+    ///
+    /// # Errors
+    /// The pool's; corruption.
+    pub fn tick_background(&self) -> Result<bool, ServiceError> {
+        Ok(!self.catalog.background_step(Budget::default())?.is_done())
+    }
+}

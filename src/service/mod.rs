@@ -1,0 +1,108 @@
+//! The use-cases: what the commands mean. Clusters, snapshots, restores, keys, mounts, and the work
+//! that goes on by itself.
+//!
+//! It brings `catalog` and `keys` together: whatever opens a header unwraps its key in that very
+//! call; whatever changes a key proves the new one from disk before the old one goes; snapshots
+//! are taken without any key. It promises that a refusal names the object, the Encryption Key ID,
+//! the state and the remedy, and that nothing was changed then.
+//!
+//! It must not know sockets, signals or FUSE: mounting goes through [`Mounter`], time through a
+//! clock that it is given, and whoever owns threads calls the `tick_*` functions.
+//!
+//! Locks: `mounts`, `answers`, `time_seen` are held for moments only, one at a time, never over a
+//! call to the catalog, a provider or the mounter. A mount that is being made has its place in the
+//! table already ([`mounts::Stage::Changing`]).
+
+mod answers;
+mod background;
+mod clusters;
+mod error;
+mod heads;
+mod key_ops;
+mod mount_ops;
+pub mod mounts;
+mod open;
+mod records;
+mod restore;
+mod root_secrets;
+mod snapshots;
+mod status;
+pub mod types;
+mod unlock;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::{PoolId, Timestamp};
+use crate::catalog::Catalog;
+use crate::crypto::EngineKey;
+use crate::keys::{AnchorKey, Keyring, KeysError, PoolConfig, Registry};
+use crate::service::answers::Answers;
+use crate::service::mounts::Table;
+use crate::sys::sync::{Mutex, RwLock};
+
+pub use background::MinuteReport;
+pub use error::ServiceError;
+pub use mount_ops::UmountWhat;
+pub use mounts::{MountFacts, MountId, MountMeaning, MountOwner, MountRequest, Mounter, Subject};
+pub use open::{AskPassphrase, Clock, OpenService};
+pub use restore::SAFETY_RETAIN;
+pub use root_secrets::RootSecretSpec;
+pub use snapshots::Which;
+
+/// One open pool, and everything that can be done with it.
+pub struct Service {
+    catalog: Arc<Catalog>,
+    registry: RwLock<Registry>,
+    keyring: RwLock<Option<Arc<Keyring>>>,
+    keyring_problem: Option<String>,
+    config: PoolConfig,
+    pool_path: PathBuf,
+    engine_key: EngineKey,
+    anchor_key: AnchorKey,
+    mounter: Arc<dyn Mounter>,
+    clock: Clock,
+    answers: Answers,
+    mounts: Mutex<Table>,
+    /// Changes of the file of mount records, one at a time.
+    records: Mutex<()>,
+    /// The largest time at which expiry was looked at.
+    time_seen: Mutex<Timestamp>,
+}
+
+impl Service {
+    /// The catalog, for what only looks: `verify`, offline commands.
+    #[must_use]
+    pub const fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// The pool's folder in the configuration directory.
+    #[must_use]
+    pub const fn config(&self) -> &PoolConfig {
+        &self.config
+    }
+
+    /// The pool's identity.
+    #[must_use]
+    pub fn pool_id(&self) -> PoolId {
+        self.catalog.pool().id()
+    }
+
+    fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    fn registry(&self) -> Registry {
+        self.registry.read().clone()
+    }
+
+    /// The embedded keyring.
+    fn keyring(&self) -> Result<Arc<Keyring>, ServiceError> {
+        let missing = || KeysError::KeyringMissing { what: "keyring", path: self.config.keyring() };
+        self.keyring.read().clone().ok_or_else(|| missing().into())
+    }
+}

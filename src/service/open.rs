@@ -1,0 +1,247 @@
+//! From a device to a service, and the end of it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::base::{Generation, ProblemCode, Timestamp};
+use crate::catalog::Catalog;
+use crate::crypto::{EngineKey, EngineWrap};
+use crate::device::Device;
+use crate::keys::{
+    AbsentKeyring, Anchor, AnchorKey, AtHand, ConfigDir, Keyring, KeysError, LocalProvider,
+    PoolConfig, Provider, Registry, open_engine_key,
+};
+use crate::pool::{self, OpenOptions, Pool, Sealed};
+use crate::service::Service;
+use crate::service::answers::Answers;
+use crate::service::error::ServiceError;
+use crate::service::mounts::{Mounter, Table};
+use crate::sys::clock;
+use crate::sys::sync::{Mutex, RwLock};
+
+/// Where the time comes from.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What a service is opened with.
+pub struct OpenService {
+    /// The pool's device.
+    pub device: Arc<dyn Device>,
+    /// Where the pool stands, for people.
+    pub pool_path: PathBuf,
+    /// The configuration directory.
+    pub config: ConfigDir,
+    /// Secrets beside those in files and credentials.
+    pub at_hand: AtHand,
+    /// Makes mounts.
+    pub mounter: Arc<dyn Mounter>,
+    /// Key providers beside the embedded keyring.
+    pub providers: Vec<Arc<dyn Provider>>,
+    /// Bytes for cached tree nodes.
+    pub cache_bytes: usize,
+    /// Longest time from a change to the checkpoint that writes it.
+    pub checkpoint_interval: Duration,
+    /// Opens a pool or keyring that is older than what was last seen.
+    pub accept_rollback: bool,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+impl OpenService {
+    /// The usual choices.
+    #[must_use]
+    pub fn new(
+        device: Arc<dyn Device>,
+        pool_path: PathBuf,
+        config: ConfigDir,
+        mounter: Arc<dyn Mounter>,
+    ) -> Self {
+        Self {
+            device,
+            pool_path,
+            config,
+            at_hand: AtHand::default(),
+            mounter,
+            providers: Vec::new(),
+            cache_bytes: 64 << 20,
+            checkpoint_interval: Duration::from_secs(10),
+            accept_rollback: false,
+            clock: Arc::new(clock::now),
+        }
+    }
+}
+
+/// Asks somebody for the passphrase; `None`: nobody can be asked.
+pub type AskPassphrase<'a> = &'a mut dyn FnMut() -> Option<Zeroizing<Vec<u8>>>;
+
+/// Opens the engine key; the passphrase is asked for only where nothing else opens it.
+fn engine_key(
+    sealed: &Sealed,
+    config: &PoolConfig,
+    mut at_hand: AtHand,
+    ask: AskPassphrase<'_>,
+) -> Result<EngineKey, KeysError> {
+    let (id, wraps) = (sealed.pool_id(), sealed.wraps());
+    let error = match open_engine_key(&id, wraps, config, &at_hand) {
+        Ok((key, _)) => return Ok(key),
+        Err(error) => error,
+    };
+    let by_passphrase = |w: &EngineWrap| w.kdf.is_some();
+    let worth_asking = at_hand.passphrase.is_none() && wraps.iter().any(by_passphrase);
+    match (worth_asking, worth_asking.then(ask).flatten()) {
+        (true, Some(passphrase)) => {
+            at_hand.passphrase = Some(passphrase);
+            open_engine_key(&id, wraps, config, &at_hand).map(|(key, _)| key)
+        }
+        _ => Err(error),
+    }
+}
+
+/// The keyring of the pool. One is made where neither it nor its secret is there.
+fn open_keyring(config: &PoolConfig, now: Timestamp) -> Result<Keyring, KeysError> {
+    if config.keyring().exists() || config.keyring_key().exists() {
+        Keyring::open(config)
+    } else {
+        Keyring::create(config, now)
+    }
+}
+
+impl Service {
+    /// Opens a pool: its engine key, its recovery, its catalog, its keyring. Mounts that were
+    /// recorded are made by [`Service::remount`].
+    ///
+    /// # Errors
+    /// [`ProblemCode::NotAPool`], [`ProblemCode::RootSecretMissing`], [`ProblemCode::RootSecret`],
+    /// [`ProblemCode::PoolRolledBack`] and what else the pool says. A keyring that cannot be opened
+    /// is none: the pool opens, keys of the keyring are unreachable, and `status` says why.
+    pub fn open(options: OpenService, ask: AskPassphrase<'_>) -> Result<Arc<Self>, ServiceError> {
+        let now = (options.clock)();
+        let sealed = pool::probe(&options.device)?;
+        let id = sealed.pool_id();
+        let config = options.config.pool(&id);
+        config.ensure()?;
+        let engine_key = engine_key(&sealed, &config, options.at_hand, ask)?;
+        let anchor_key = AnchorKey::of(&engine_key);
+        let keyring = open_keyring(&config, now);
+        let anchor = Anchor::load(&config.anchor(), &id, &anchor_key)?;
+        if let (Some(anchor), false) = (&anchor, options.accept_rollback) {
+            let version = keyring.as_ref().map_or(anchor.keyring_version, Keyring::version);
+            anchor.check(sealed.incarnation(), sealed.generation(), version)?;
+        }
+        let remembered = anchor.map(|a| a.generation);
+        let pool = sealed.unlock(
+            engine_key.dup(),
+            OpenOptions {
+                cache_bytes: options.cache_bytes,
+                remembered,
+                accept_rollback: options.accept_rollback,
+                checkpoint_interval: options.checkpoint_interval,
+                ..OpenOptions::default()
+            },
+        )?;
+        let catalog = Catalog::open(pool)?;
+        let mut registry = Registry::new();
+        options.providers.into_iter().for_each(|p| registry.register(p));
+        let (keyring, keyring_problem) = match keyring {
+            Ok(keyring) => (Some(Arc::new(keyring)), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        match (&keyring, &keyring_problem) {
+            (Some(keyring), _) => registry.register(Arc::new(LocalProvider::new(keyring.clone()))),
+            (None, problem) => {
+                let problem = problem.clone().unwrap_or_default();
+                log::error!("keys of the embedded keyring are unreachable: {problem}");
+                registry.register(Arc::new(AbsentKeyring::new(problem)));
+            }
+        }
+        let service = Arc::new(Self {
+            catalog,
+            registry: RwLock::new(registry),
+            keyring: RwLock::new(keyring),
+            keyring_problem,
+            config,
+            pool_path: options.pool_path,
+            engine_key,
+            anchor_key,
+            mounter: options.mounter,
+            clock: options.clock,
+            answers: Answers::default(),
+            mounts: Mutex::new(Table::default()),
+            records: Mutex::new(()),
+            time_seen: Mutex::new(Timestamp::default()),
+        });
+        service.bury_deleted_keys()?;
+        service.store_anchor()?;
+        Ok(service)
+    }
+
+    /// Keys that the pool remembers as deleted stay so, whatever keyring was put there.
+    fn bury_deleted_keys(&self) -> Result<(), ServiceError> {
+        let Some(keyring) = self.keyring.read().clone() else { return Ok(()) };
+        let deleted: Vec<_> =
+            self.catalog.tombstones()?.into_iter().map(|t| t.fingerprint).collect();
+        for id in keyring.bury(&deleted, self.now())? {
+            log::warn!("the key '{id}' came back with an older keyring and was deleted again");
+        }
+        Ok(())
+    }
+
+    /// Writes down what the pool and the keyring are now, so that an older one is found out.
+    ///
+    /// # Errors
+    /// [`ProblemCode::Io`]
+    pub fn store_anchor(&self) -> Result<(), ServiceError> {
+        let pool = self.pool();
+        let keyring_version = self.keyring.read().as_ref().map_or(0, |k| k.version());
+        let anchor = Anchor {
+            pool: pool.id(),
+            incarnation: pool.incarnation(),
+            generation: pool.generation(),
+            keyring_version,
+        };
+        Ok(anchor.store(&self.config.anchor(), &self.anchor_key)?)
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<Pool> {
+        self.catalog.pool()
+    }
+
+    /// The generation of the last durable checkpoint.
+    #[must_use]
+    pub fn generation(&self) -> Generation {
+        self.pool().generation()
+    }
+
+    /// Ends the service: everything is unmounted, the last checkpoint made. With `forget` (the
+    /// command `shutdown`) the mounts are not made again at the next start; without it (a signal,
+    /// a reboot) they are.
+    ///
+    /// # Errors
+    /// [`ProblemCode::Busy`] while files are open, unless `force`: the service goes on then.
+    /// The pool's: what had been committed is safe then, in the logs.
+    pub fn close(&self, force: bool, forget: bool) -> Result<(), ServiceError> {
+        self.unmount_all(force, forget)?;
+        self.pool().close()?;
+        if let Err(error) = self.store_anchor() {
+            log::warn!("the last generation could not be written down: {error}");
+        }
+        Ok(())
+    }
+
+    /// Grows the pool.
+    ///
+    /// # Errors
+    /// [`ProblemCode::Usage`] for a size below the present one; the pool's.
+    pub fn grow_pool(&self, size_bytes: u64) -> Result<(), ServiceError> {
+        let present = self.pool().device().size_bytes();
+        if size_bytes < present {
+            let what = format!("the pool has {present} bytes and cannot shrink");
+            return Err(ServiceError::new(ProblemCode::Usage, what));
+        }
+        Ok(self.pool().grow(size_bytes)?)
+    }
+}

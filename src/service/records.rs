@@ -1,0 +1,158 @@
+//! The record of mounts, in the configuration directory: a daemon that starts after a crash or a
+//! reboot makes them again.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::{ClusterId, SnapshotId, codec};
+use crate::keys::{read_private, write_private};
+use crate::service::Service;
+use crate::service::error::ServiceError;
+use crate::service::mounts::{MountOwner, MountRequest, Subject};
+
+const FILE_BYTES_MAX: u64 = codec::RECORD_BYTES_MAX as u64;
+
+/// One mount, as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    cluster: [u8; 16],
+    snapshot: Option<u64>,
+    mountpoint: Vec<u8>,
+    options: Vec<String>,
+    uid: u32,
+    gid: u32,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Records {
+    version: u32,
+    mounts: Vec<Record>,
+}
+
+const VERSION: u32 = 1;
+
+impl Service {
+    /// Writes down what is mounted now. A failure is logged: the mounts themselves are fine.
+    pub(in crate::service) fn write_records(&self) {
+        let _one_writer = self.records.lock();
+        let mounts = {
+            let table = self.mounts.lock();
+            let record = |e: &crate::service::mounts::Entry| Record {
+                cluster: e.cluster_id.0,
+                snapshot: e.request.snapshot.map(|s| s.0),
+                mountpoint: e.request.mountpoint.as_os_str().as_bytes().to_vec(),
+                options: e.request.options.clone(),
+                uid: e.request.owner.uid,
+                gid: e.request.owner.gid,
+            };
+            table.iter().map(|(_, e)| record(e)).collect()
+        };
+        self.put_records(&Records { version: VERSION, mounts });
+    }
+
+    fn put_records(&self, records: &Records) {
+        let path = self.config.mounts();
+        let written = codec::encode(records)
+            .map_err(|e| e.to_string())
+            .and_then(|bytes| write_private(&path, &bytes).map_err(|e| e.to_string()));
+        if let Err(error) = written {
+            log::warn!("the mounts will not be made again by themselves: {error}");
+        }
+    }
+
+    fn read_records(&self) -> Vec<Record> {
+        let path = self.config.mounts();
+        let read = read_private(&path, FILE_BYTES_MAX).map_err(|e| e.to_string());
+        let records = read.and_then(|bytes| match bytes {
+            Some(bytes) => codec::decode::<Records>(&bytes).map_err(|e| e.to_string()),
+            None => Ok(Records::default()),
+        });
+        match records {
+            Ok(records) if records.version <= VERSION => records.mounts,
+            Ok(records) => {
+                log::warn!("mount records of version {} are left alone", records.version);
+                Vec::new()
+            }
+            Err(error) => {
+                log::warn!("the recorded mounts cannot be read: {error}");
+                Vec::new()
+            }
+        }
+    }
+
+    /// A deleted cluster's head is not mounted again.
+    pub(in crate::service) fn forget_records_of(&self, cluster: ClusterId) {
+        let _one_writer = self.records.lock();
+        let mut mounts = self.read_records();
+        let before = mounts.len();
+        mounts.retain(|r| r.cluster != cluster.0 || r.snapshot.is_some());
+        if mounts.len() != before {
+            self.put_records(&Records { version: VERSION, mounts });
+        }
+    }
+
+    /// Makes the recorded mounts again, each for itself: one that fails is logged and told, and
+    /// stays recorded. Returns mount point and error of those that failed.
+    #[must_use]
+    pub fn remount(&self) -> Vec<(PathBuf, ServiceError)> {
+        let records = self.read_records();
+        let mut failed = Vec::new();
+        let mut kept = Vec::new();
+        for record in records {
+            let place = PathBuf::from(OsString::from_vec(record.mountpoint.clone()));
+            if let Err(error) = self.mount_again(&record, place.clone()) {
+                log::error!("'{}' was not mounted again: {error}", place.display());
+                failed.push((place, error));
+                kept.push(record);
+            }
+        }
+        if !kept.is_empty() {
+            let _one_writer = self.records.lock();
+            let mut mounts = self.read_records();
+            mounts.extend(kept);
+            self.put_records(&Records { version: VERSION, mounts });
+        }
+        failed
+    }
+
+    fn mount_again(&self, record: &Record, mountpoint: PathBuf) -> Result<(), ServiceError> {
+        let id = ClusterId(record.cluster);
+        let options = record.options.clone();
+        let owner = MountOwner { uid: record.uid, gid: record.gid };
+        let subject =
+            record.snapshot.map_or(Subject::Cluster(id), |s| Subject::Snapshot(SnapshotId(s)));
+        match subject {
+            Subject::Snapshot(snapshot) => {
+                let info = self.catalog.snapshot(snapshot)?;
+                let request = MountRequest {
+                    mountpoint,
+                    options,
+                    owner,
+                    cluster_name: info.cluster_name,
+                    snapshot: Some(snapshot),
+                };
+                let meaning = self.mounter.check(&request)?;
+                let mount = self.reserve_mount(subject, info.cluster, request, meaning)?;
+                let opened = self.open_snapshot(snapshot);
+                self.finish_mount(mount, opened).map(|_| ())
+            }
+            Subject::Cluster(_) => {
+                let all = self.catalog.clusters()?;
+                let cluster = all.into_iter().find(|c| c.id == id);
+                let cluster = cluster.ok_or(crate::catalog::CatalogError::ClusterGone(id))?;
+                let name = cluster.name.clone();
+                let request = MountRequest {
+                    mountpoint,
+                    options,
+                    owner,
+                    cluster_name: name.clone(),
+                    snapshot: None,
+                };
+                self.mount(&name, request).map(|_| ())
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Everything at a glance.
+
+use crate::base::units::BLOCK_SIZE_U64;
+use crate::keys::backup;
+use crate::service::Service;
+use crate::service::error::ServiceError;
+use crate::service::mounts::Stage;
+use crate::service::types::{BackgroundWork, PoolStatus, Status};
+use crate::sys::{process, secret_memory};
+
+impl Service {
+    /// The pool as it stands.
+    #[must_use]
+    pub fn pool_status(&self) -> PoolStatus {
+        let pool = self.pool();
+        let space = pool.space();
+        PoolStatus {
+            path: self.pool_path.clone(),
+            id: pool.id(),
+            generation: pool.generation().get(),
+            state: pool.state(),
+            size_bytes: pool.device().size_bytes(),
+            used_bytes: space.used * BLOCK_SIZE_U64,
+            free_bytes: space.free * BLOCK_SIZE_U64,
+            pending_free_bytes: space.pending_free * BLOCK_SIZE_U64,
+        }
+    }
+
+    /// Everything at a glance. `refresh` asks key providers.
+    ///
+    /// # Errors
+    /// The pool's; corruption.
+    pub fn status(&self, refresh: bool) -> Result<Status, ServiceError> {
+        Ok(Status {
+            pool: self.pool_status(),
+            clusters: self.clusters(refresh)?,
+            mounts: self.mounts(),
+            keys: self.keys(refresh)?,
+            background: self.background_work(),
+            last_checkpoint_at: self.pool().last_checkpoint_at(),
+            keys_not_backed_up: self.keys_not_backed_up(),
+            warnings: self.warnings(),
+        })
+    }
+
+    /// Keys of the embedded keyring that stand in no backup of the configuration.
+    #[must_use]
+    pub fn keys_not_backed_up(&self) -> u64 {
+        match self.keyring.read().as_ref() {
+            Some(keyring) => backup::not_backed_up(&self.config, keyring).unwrap_or_else(|error| {
+                log::warn!("how many keys stand in a backup is not known: {error}");
+                keyring.list().len() as u64
+            }),
+            None => 0,
+        }
+    }
+
+    fn background_work(&self) -> Vec<BackgroundWork> {
+        let mut work = Vec::new();
+        let left = self.catalog.work_left();
+        if !left.is_done() {
+            let mib = left.blocks * BLOCK_SIZE_U64 / (1 << 20);
+            let detail = format!(
+                "freeing what deletions left: {} stretches of history ({mib} MiB), {} cuts",
+                left.segments, left.cuts
+            );
+            work.push(BackgroundWork { kind: "free", detail });
+        }
+        let waiting =
+            self.mounts.lock().iter().filter(|(_, e)| matches!(e.stage, Stage::Locked)).count();
+        if waiting > 0 {
+            let detail = format!("{waiting} mounts wait for their keys");
+            work.push(BackgroundWork { kind: "key-wait", detail });
+        }
+        work
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(problem) = &self.keyring_problem {
+            warnings.push(format!("keys of the embedded keyring are unreachable: {problem}"));
+        }
+        let now = self.now();
+        if self.keyring.read().as_ref().is_some_and(|k| k.is_time_held(now)) {
+            warnings.push(
+                "the clock jumped by more than a day: keys that are due for deletion are kept until \
+                 the time is confirmed (strongroom key delete KEY_ID --force KEY_ID)"
+                    .to_owned(),
+            );
+        }
+        if secret_memory::is_swappable() && process::swap_is_on() {
+            warnings.push(
+                "keys may be swapped out: memory could not be locked (raise LimitMEMLOCK)"
+                    .to_owned(),
+            );
+        }
+        if !self.pool().device().describe().direct {
+            warnings.push("the device refuses direct I/O: its cache is in between".to_owned());
+        }
+        warnings
+    }
+}

@@ -1,0 +1,190 @@
+//! Who needs which key, and moving to another.
+
+use std::time::Duration;
+
+use super::world::{World, name, prefix};
+use crate::base::{EncryptionKeyId, KeyAnswer, KeyState, ProblemCode};
+
+fn used(world: &World, key: &EncryptionKeyId) -> Vec<String> {
+    let usage = world.service.key_usage(key).unwrap();
+    let shown = usage.results.iter().map(|u| match u.snapshot {
+        Some(id) => id.to_string(),
+        None => u.cluster_name.to_string(),
+    });
+    let mut shown: Vec<String> = shown.collect();
+    shown.sort();
+    assert_eq!(usage.safe_to_delete, shown.is_empty());
+    shown
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
+}
+
+#[test]
+fn usage_is_complete_heads_snapshots_clones_and_those_of_deleted_clusters() {
+    let world = World::new();
+    let (k1, k2) = (world.local_key("k1"), world.local_key("k2"));
+    world.create("db", Some(&k1));
+    world.create("other", Some(&k2));
+    let first = world.snap("db");
+    world.service.restore_to_cluster(&prefix(first), &name("clone")).unwrap();
+    world.service.set_key(&name("db"), Some(&k2), false).unwrap();
+    let second = world.snap("db");
+    assert_eq!(used(&world, &k1), sorted(vec![first.to_string(), "clone".into()]));
+    assert_eq!(used(&world, &k2), sorted(vec!["db".into(), "other".into(), second.to_string()]));
+    world.service.delete_cluster(&name("db")).unwrap();
+    world.service.delete_cluster(&name("clone")).unwrap();
+    assert_eq!(used(&world, &k1), [first.to_string()]);
+    assert_eq!(used(&world, &k2), sorted(vec!["other".into(), second.to_string()]));
+    let shown = world.service.snapshots(Some(&name("db")), false).unwrap();
+    let keys: Vec<_> = shown.iter().map(|s| s.encryption_key_id.clone().unwrap()).collect();
+    assert_eq!(keys, [k1, k2], "snapshots keep the key that they were taken under");
+    assert!(shown.iter().all(|s| s.cluster_deleted));
+}
+
+#[test]
+fn clone_rotate_delete_the_origin_and_everything_still_opens() {
+    let world = World::new();
+    let (k1, k2) = (world.fake.create("k1"), world.fake.create("k2"));
+    world.create("db", Some(&k1));
+    let first = world.snap("db");
+    world.service.set_key(&name("db"), Some(&k2), false).unwrap();
+    let second = world.snap("db");
+    world.service.restore_to_cluster(&prefix(first), &name("clone")).unwrap();
+    world.service.delete_cluster(&name("db")).unwrap();
+    let world = world.restarted();
+    world.service.restore_to_cluster(&prefix(second), &name("again")).unwrap();
+    world.mount("clone");
+    world.mount("again");
+    world.fake.set(&k2, KeyAnswer::State(KeyState::Disabled));
+    world.umount("again");
+    let error = world.service.mount(&name("again"), super::world::request("/x")).unwrap_err();
+    assert_eq!(error.code, ProblemCode::KeyDisabled);
+    world.umount("clone");
+    world.mount("clone");
+}
+
+#[test]
+fn after_the_rewrap_of_one_of_two_siblings_the_new_key_opens_exactly_one() {
+    let world = World::new();
+    let (k1, k2) = (world.fake.create("k1"), world.fake.create("k2"));
+    world.create("db", Some(&k1));
+    let (a, b) = (world.snap("db"), world.snap("db"));
+    world.service.rewrap(&[prefix(a)], &k2).unwrap();
+    world.fake.set(&k1, KeyAnswer::State(KeyState::Disabled));
+    world.service.restore_to_cluster(&prefix(a), &name("a")).unwrap();
+    assert!(world.service.restore_to_cluster(&prefix(b), &name("b")).is_err());
+    world.fake.set(&k1, KeyAnswer::State(KeyState::Enabled));
+    world.fake.set(&k2, KeyAnswer::State(KeyState::Disabled));
+    world.service.restore_to_cluster(&prefix(b), &name("b")).unwrap();
+    assert!(world.service.restore_to_cluster(&prefix(a), &name("c")).is_err());
+}
+
+#[test]
+fn a_key_change_that_is_refused_changes_nothing() {
+    let world = World::new();
+    let (k1, k2) = (world.fake.create("k1"), world.fake.create("k2"));
+    world.create("db", Some(&k1));
+    let id = world.snap("db");
+    for (old, new) in
+        [(KeyState::Disabled, KeyState::Enabled), (KeyState::Enabled, KeyState::Disabled)]
+    {
+        world.fake.set(&k1, KeyAnswer::State(old));
+        world.fake.set(&k2, KeyAnswer::State(new));
+        let error = world.service.set_key(&name("db"), Some(&k2), true).unwrap_err();
+        assert_eq!(error.code, ProblemCode::KeyDisabled);
+        let error = world.service.rewrap(&[prefix(id)], &k2).unwrap_err();
+        assert_eq!(error.code, ProblemCode::KeyDisabled);
+        let cluster = world.service.cluster(&name("db"), false).unwrap();
+        assert_eq!(cluster.encryption_key_id.as_ref(), Some(&k1));
+    }
+}
+
+#[test]
+fn set_key_enables_rotates_and_drops_and_lists_relatives() {
+    let world = World::new();
+    let key = world.local_key("k1");
+    world.create("db", None);
+    let plain = world.snap("db");
+    let changed = world.service.set_key(&name("db"), Some(&key), false).unwrap();
+    assert_eq!(changed.cluster.encryption_key_id.as_ref(), Some(&key));
+    let also = &changed.cluster.also_reachable_via;
+    assert_eq!(also.len(), 1, "the snapshot without a key reaches the same blocks");
+    assert_eq!((also[0].snapshot, also[0].encryption_key_id.as_ref()), (Some(plain), None));
+    let changed = world.service.set_key(&name("db"), Some(&key), true).unwrap();
+    assert_eq!(changed.rewrapped, [plain]);
+    assert!(changed.cluster.also_reachable_via.len() <= 1);
+    let shown = world.service.snapshot(&prefix(plain), false).unwrap();
+    assert_eq!(shown.encryption_key_id.as_ref(), Some(&key));
+    assert!(changed.shredded.is_some());
+    let changed = world.service.set_key(&name("db"), None, false).unwrap();
+    assert_eq!(changed.cluster.encryption_status.as_str(), "Not enabled");
+}
+
+#[test]
+fn the_key_of_a_mounted_cluster_can_be_rotated() {
+    let world = World::new();
+    let (k1, k2) = (world.fake.create("k1"), world.fake.create("k2"));
+    world.create("db", Some(&k1));
+    world.mount("db");
+    world.service.set_key(&name("db"), Some(&k2), false).unwrap();
+    world.fake.set(&k1, KeyAnswer::State(KeyState::Deleted));
+    world.umount("db");
+    let world = world.restarted();
+    world.mount("db");
+}
+
+#[test]
+fn a_key_in_use_or_without_a_waiting_period_wants_to_be_named_twice() {
+    let world = World::new();
+    let used = world.local_key("used");
+    world.create("db", Some(&used));
+    let error = world.service.delete_key(&used, None, None).unwrap_err();
+    assert_eq!(error.code, ProblemCode::KeyInUse);
+    assert!(error.hint.unwrap().contains("--force local://used"));
+    let wrong: EncryptionKeyId = "other".parse().unwrap();
+    assert!(world.service.delete_key(&used, None, Some(&wrong)).is_err());
+    let at_once = world.service.create_key(Some("now"), Some(Duration::ZERO)).unwrap();
+    let at_once = at_once.encryption_key_id;
+    let error = world.service.delete_key(&at_once, None, None).unwrap_err();
+    assert_eq!(error.code, ProblemCode::Confirmation);
+    let gone = world.service.delete_key(&at_once, None, Some(&at_once)).unwrap();
+    assert_eq!(gone.state, Some(KeyAnswer::State(KeyState::Deleted)));
+    let pending = world.service.delete_key(&used, None, Some(&used)).unwrap();
+    assert_eq!(pending.deletion_at, Some(world.time.lock().plus_secs(7 * 86_400)));
+    let kept = world.service.cancel_delete_key(&used).unwrap();
+    assert_eq!(kept.state, Some(KeyAnswer::State(KeyState::Disabled)));
+}
+
+#[test]
+fn a_clock_that_jumps_holds_deletions_until_the_key_is_named_again() {
+    let world = World::new();
+    let key = world.local_key("k1");
+    world.service.delete_key(&key, None, None).unwrap();
+    world.pass(100 * 86_400);
+    assert!(world.service.tick_minute().deleted_keys.is_empty());
+    assert!(world.service.status(false).unwrap().warnings.iter().any(|w| w.contains("clock")));
+    let gone = world.service.delete_key(&key, None, Some(&key)).unwrap();
+    assert_eq!(gone.state, Some(KeyAnswer::State(KeyState::Deleted)));
+}
+
+#[test]
+fn lists_show_embedded_keys_and_every_key_that_the_pool_needs() {
+    let world = World::new();
+    let fake = world.fake.create("k");
+    let local = world.local_key("k1");
+    world.create("db", Some(&fake));
+    let calls = world.fake.calls();
+    let keys = world.service.keys(false).unwrap();
+    assert_eq!(world.fake.calls(), calls, "a list does not call a provider");
+    let ids: Vec<_> = keys.iter().map(|k| k.encryption_key_id.clone()).collect();
+    assert_eq!(ids, [fake.clone(), local]);
+    assert_eq!((keys[0].used_by, keys[1].used_by), (1, 0));
+    assert_eq!(keys[0].state, Some(KeyAnswer::State(KeyState::Enabled)), "the last answer");
+    world.fake.set(&fake, KeyAnswer::Unreachable);
+    let refreshed = world.service.keys(true).unwrap();
+    assert_eq!(refreshed[0].state, Some(KeyAnswer::Unreachable));
+    assert!(world.service.test_key(&fake).is_err());
+}

@@ -1,0 +1,9 @@
+//! The use-cases over a simulated device, with a mounter and a key provider that do what they are
+//! told.
+
+mod data;
+mod keys;
+mod mounts;
+mod restore;
+mod snapshots;
+mod world;

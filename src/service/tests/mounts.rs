@@ -1,0 +1,131 @@
+//! Mounts: twice, busy, remembered, waiting for a key.
+
+use std::path::Path;
+
+use super::world::{World, name, prefix, request};
+use crate::base::{KeyAnswer, KeyState, ProblemCode};
+use crate::service::UmountWhat;
+use crate::service::types::ClusterState;
+
+#[test]
+fn the_same_mount_twice_is_fine_and_another_of_that_head_is_refused() {
+    let world = World::new();
+    world.create("db", None);
+    assert!(!world.mount("db").already_mounted);
+    assert!(world.mount("db").already_mounted);
+    let error = world.service.mount(&name("db"), request("/elsewhere")).unwrap_err();
+    assert_eq!(error.code, ProblemCode::AlreadyMounted);
+    world.create("two", None);
+    let error = world.service.mount(&name("two"), request("/mnt/db")).unwrap_err();
+    assert_eq!(error.code, ProblemCode::MountPoint);
+    let error = world.service.delete_cluster(&name("db")).unwrap_err();
+    assert_eq!(error.code, ProblemCode::Busy);
+    assert_eq!(world.service.mounts().len(), 1);
+}
+
+#[test]
+fn a_mount_that_fails_leaves_nothing_open() {
+    let world = World::new();
+    world.create("db", None);
+    let mut bad = request("/mnt/db");
+    bad.options = vec!["nonsense".into()];
+    assert_eq!(world.service.mount(&name("db"), bad).unwrap_err().code, ProblemCode::Usage);
+    world.mounter.state.lock().refuse_mount = true;
+    let error = world.service.mount(&name("db"), request("/mnt/db")).unwrap_err();
+    assert_eq!(error.code, ProblemCode::MountFailed);
+    assert!(world.service.mounts().is_empty());
+    world.mounter.state.lock().refuse_mount = false;
+    world.mount("db");
+}
+
+#[test]
+fn a_busy_mount_stays_unless_forced() {
+    let world = World::new();
+    world.create("db", None);
+    world.mount("db");
+    world.mounter.state.lock().busy = true;
+    let db = name("db");
+    let by_name = UmountWhat::Cluster(&db);
+    assert_eq!(world.service.umount(&by_name, false).unwrap_err().code, ProblemCode::Busy);
+    assert_eq!(world.service.close(false, true).unwrap_err().code, ProblemCode::Busy);
+    assert_eq!(world.service.cluster(&name("db"), false).unwrap().state, ClusterState::Mounted);
+    assert_eq!(world.service.umount(&by_name, true).unwrap().len(), 1);
+    let error = world.service.umount(&UmountWhat::Place(Path::new("/mnt/db")), false).unwrap_err();
+    assert_eq!(error.code, ProblemCode::NotMounted);
+}
+
+#[test]
+fn mounts_come_back_after_a_crash_and_not_after_umount_or_shutdown() {
+    let world = World::new();
+    world.create("db", None);
+    world.create("two", None);
+    world.mount("db");
+    world.mount("two");
+    let id = world.snap("db");
+    world.service.restore_mount(&prefix(id), request("/mnt/r")).unwrap();
+    world.umount("two");
+    let world = world.crashed(7);
+    assert!(world.service.mounts().is_empty());
+    assert!(world.service.remount().is_empty());
+    let mut places: Vec<_> =
+        world.service.mounts().iter().map(|m| m.mountpoint.display().to_string()).collect();
+    places.sort();
+    assert_eq!(places, ["/mnt/db", "/mnt/r"]);
+
+    let world = world.restarted();
+    assert!(world.service.remount().is_empty());
+    assert_eq!(world.service.mounts().len(), 2, "a signal keeps the records");
+    world.service.close(false, true).unwrap();
+    let world = world.reopened().unwrap();
+    assert!(world.service.remount().is_empty());
+    assert!(world.service.mounts().is_empty(), "shutdown forgets");
+}
+
+#[test]
+fn a_mount_that_could_not_be_made_again_stays_recorded() {
+    let world = World::new();
+    let key = world.fake.create("k");
+    world.create("db", Some(&key));
+    world.mount("db");
+    let world = world.crashed(1);
+    world.fake.set(&key, KeyAnswer::Unreachable);
+    assert_eq!(world.service.remount().len(), 1);
+    let world = world.crashed(2);
+    world.fake.set(&key, KeyAnswer::State(KeyState::Enabled));
+    assert!(world.service.remount().is_empty());
+    assert_eq!(world.service.mounts().len(), 1);
+}
+
+#[test]
+fn key_wait_mounts_locked_and_opens_by_itself() {
+    let world = World::new();
+    let key = world.fake.create("k");
+    world.create("db", Some(&key));
+    world.fake.set(&key, KeyAnswer::Unreachable);
+    let mut wait = request("/mnt/db");
+    wait.options = vec!["key_wait".into()];
+    let mount = world.service.mount(&name("db"), wait).unwrap();
+    assert!(mount.locked);
+    let state = || world.service.cluster(&name("db"), false).unwrap().state;
+    assert_eq!(state(), ClusterState::Locked);
+    world.service.tick_keys();
+    assert_eq!(state(), ClusterState::Locked);
+    world.fake.set(&key, KeyAnswer::State(KeyState::Enabled));
+    world.service.tick_keys();
+    assert_eq!(state(), ClusterState::Mounted);
+    world.volume("/mnt/db");
+    world.umount("db");
+}
+
+#[test]
+fn a_session_that_ends_by_itself_closes_the_head() {
+    let world = World::new();
+    world.create("db", None);
+    world.mount("db");
+    let id = *world.mounter.state.lock().mounts.keys().next().unwrap();
+    world.mounter.state.lock().mounts.clear();
+    world.service.mount_ended(id, true);
+    world.service.mount_ended(id, true);
+    assert!(world.service.mounts().is_empty());
+    world.mount("db");
+}
