@@ -5,11 +5,18 @@
 //! daemon, that an end by SIGTERM or `shutdown` loses nothing, and that one by SIGKILL loses
 //! nothing that was acknowledged as durable. It must not know how anything is stored.
 
+pub mod barrier;
+pub mod barrier_child;
 pub mod config;
 pub mod handshake;
 pub mod logging;
 pub mod mount_words;
 pub mod places;
+pub mod unmount;
+
+mod helper;
+mod helper_wire;
 
 pub use handshake::Passphrase;
+pub use helper::{HelperError, HelperProgram};
 pub use places::Places;

@@ -1,0 +1,178 @@
+//! What every request goes through on its way to the volume: counting, the end of the session,
+//! panics, the choice of errno; and what a session keeps beside the volume.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+
+use fuser::{Errno, FopenFlags, Request};
+
+use crate::base::units::InodeNo;
+use crate::fuse::errno;
+use crate::fuse::invalidate::Invalidator;
+use crate::fuse::negotiate::Agreed;
+use crate::fuse::open_modes::OpenModes;
+use crate::fuse::options::Disabled;
+use crate::fuse::requests::Requests;
+use crate::volume::{Caller, HandleId, Volume, VolumeError};
+
+/// What is assumed until the kernel's first request has been answered.
+const NOTHING_AGREED: Agreed = Agreed {
+    writeback: false,
+    direct_io: false,
+    parallel_direct_writes: false,
+    keep_cache: false,
+    negative_entries: false,
+    umask: false,
+};
+
+/// One mount's state behind its requests.
+pub(super) struct Dispatch {
+    /// Names the mount in log lines: its source.
+    name: String,
+    /// Not there yet: the cluster's customer key could not be had.
+    volume: OnceLock<Arc<Volume>>,
+    disabled: Disabled,
+    writeback_wanted: bool,
+    agreed: OnceLock<Agreed>,
+    requests: Requests,
+    modes: OpenModes,
+    invalidator: Arc<Invalidator>,
+}
+
+impl Dispatch {
+    pub(super) fn new(
+        name: String,
+        volume: Option<Arc<Volume>>,
+        disabled: Disabled,
+        writeback_wanted: bool,
+        invalidator: Arc<Invalidator>,
+    ) -> Self {
+        Self {
+            name,
+            volume: volume.map_or_else(OnceLock::new, OnceLock::from),
+            disabled,
+            writeback_wanted,
+            agreed: OnceLock::new(),
+            requests: Requests::new(),
+            modes: OpenModes::default(),
+            invalidator,
+        }
+    }
+
+    pub(super) const fn disabled(&self) -> Disabled {
+        self.disabled
+    }
+
+    pub(super) const fn writeback_wanted(&self) -> bool {
+        self.writeback_wanted
+    }
+
+    pub(super) fn set_agreed(&self, agreed: Agreed) {
+        // Asked once per connection; a second answer could not change the first.
+        let _ = self.agreed.set(agreed);
+    }
+
+    pub(super) fn agreed(&self) -> Agreed {
+        self.agreed.get().copied().unwrap_or(NOTHING_AGREED)
+    }
+
+    pub(super) const fn requests(&self) -> &Requests {
+        &self.requests
+    }
+
+    /// What is served, once it is there.
+    pub(super) fn volume(&self) -> Option<&Arc<Volume>> {
+        self.volume.get()
+    }
+
+    /// From now on this is served; `false` where something is already.
+    pub(super) fn unlock(&self, volume: Arc<Volume>) -> bool {
+        self.volume.set(volume).is_ok()
+    }
+
+    pub(super) fn is_helper(&self, pid: u32) -> bool {
+        self.requests.is_helper(pid)
+    }
+
+    /// Who asks. `umask` is theirs, where the kernel has left it to us.
+    pub(super) fn caller(&self, request: &Request, umask: u32) -> Caller {
+        let umask = if self.agreed().umask { umask } else { 0 };
+        Caller { uid: request.uid(), gid: request.gid(), umask, pid: request.pid() }
+    }
+
+    /// Carries out one request. A panic is answered like a failed device, said, counted, and ends
+    /// all changes to the volume: what the handler left half done is not known.
+    pub(super) fn run<T>(
+        &self,
+        operation: &'static str,
+        ino: u64,
+        work: impl FnOnce(&Volume) -> Result<T, VolumeError>,
+    ) -> Result<T, Errno> {
+        let Some(_under_way) = self.requests.begin() else { return Err(Errno::ENOTCONN) };
+        let Some(volume) = self.volume.get() else {
+            return Err(errno::answer(&self.name, operation, ino, &VolumeError::Locked));
+        };
+        match catch_unwind(AssertUnwindSafe(|| work(volume))) {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(errno::answer(&self.name, operation, ino, &error)),
+            Err(payload) => {
+                volume.stop_writes("a request failed inside the daemon");
+                Err(errno::panicked(&self.name, operation, ino, panic_text(&payload)))
+            }
+        }
+    }
+
+    /// As [`Dispatch::run`], for what takes a file's set-user-id bits away without the kernel
+    /// knowing whether there were any.
+    pub(super) fn changing<T>(
+        &self,
+        operation: &'static str,
+        ino: u64,
+        work: impl FnOnce(&Volume) -> Result<T, VolumeError>,
+    ) -> Result<T, Errno> {
+        let mut privileged = false;
+        let done = self.run(operation, ino, |v| {
+            privileged = v.is_privileged(InodeNo(ino))?;
+            work(v)
+        });
+        if privileged {
+            // The kernel would go on to believe its own copy of the mode, and run the file with
+            // privileges that it has lost.
+            self.invalidator.attributes(ino);
+        }
+        done
+    }
+
+    pub(super) fn write(
+        &self,
+        ino: u64,
+        offset: u64,
+        data: &[u8],
+        keep_privileges: bool,
+    ) -> Result<usize, Errno> {
+        let work = |v: &Volume| v.write(InodeNo(ino), offset, data, keep_privileges);
+        if keep_privileges {
+            self.run("write", ino, work)
+        } else {
+            self.changing("write", ino, work)
+        }
+    }
+
+    /// A file was opened: flags and number for the kernel.
+    pub(super) fn opened(&self, ino: u64, flags: i32, handle: HandleId) -> (FopenFlags, u64) {
+        self.modes.open(self.agreed(), ino, flags, handle.0)
+    }
+
+    /// A file was closed for good: the volume's name of its handle.
+    pub(super) fn released(&self, ino: u64, number: u64) -> HandleId {
+        HandleId(self.modes.release(ino, number))
+    }
+}
+
+fn panic_text(payload: &Box<dyn std::any::Any + Send>) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
