@@ -14,9 +14,16 @@ pub mod mount_words;
 pub mod places;
 pub mod unmount;
 
+mod api;
+mod ending;
 mod helper;
 mod helper_wire;
+mod mounter;
+mod run;
+mod told;
+mod workers;
 
-pub use handshake::Passphrase;
+pub use handshake::{Passphrase, Starter};
 pub use helper::{HelperError, HelperProgram};
 pub use places::Places;
+pub use run::{Front, Options, run};

@@ -1,0 +1,292 @@
+//! The control socket's requests as uses of the service.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::base::ids::SnapshotPrefix;
+use crate::base::{ClusterName, EncryptionKeyId, ProblemCode, limits};
+use crate::control::types::*;
+use crate::control::{Api, Call, Gauge, Problem, Reply};
+use crate::daemon::ending::{End, Ender};
+use crate::daemon::told;
+use crate::pool::PoolState as InnerState;
+use crate::service::{MountOwner, MountRequest, RootSecretSpec, Service, UmountWhat, Which};
+
+/// What answers on the control socket.
+pub(in crate::daemon) struct DaemonApi {
+    pub service: Arc<Service>,
+    pub ender: Ender,
+    /// What was found wrong with this machine when the daemon started.
+    pub warnings: Vec<String>,
+}
+
+fn request(call: &Call<'_>, mountpoint: &str, options: Vec<String>) -> Reply<MountRequest> {
+    let mountpoint = PathBuf::from(mountpoint);
+    if !mountpoint.is_absolute() {
+        let detail = format!("the mount point '{}' is not an absolute path", mountpoint.display());
+        return Err(Problem::new(ProblemCode::MountPoint, detail));
+    }
+    Ok(MountRequest {
+        mountpoint,
+        options,
+        owner: owner(call),
+        // Both are filled in by the service.
+        cluster_name: "x".parse().map_err(|_| told::usage("no cluster"))?,
+        snapshot: None,
+    })
+}
+
+const fn owner(call: &Call<'_>) -> MountOwner {
+    MountOwner { uid: call.peer.uid, gid: call.peer.gid }
+}
+
+impl DaemonApi {
+    fn mounts(&self, what: &UmountWhat<'_>, force: bool) -> Reply<List<Mount>> {
+        let gone = self.service.umount(what, force).map_err(told::problem)?;
+        Ok(told::list(gone, told::mount))
+    }
+}
+
+impl Api for DaemonApi {
+    fn status(&self, _: &Call<'_>, refresh: bool) -> Reply<Status> {
+        let status = self.service.status(refresh).map_err(told::problem)?;
+        Ok(told::status(status, &self.warnings))
+    }
+
+    fn gauges(&self) -> Vec<Gauge> {
+        gauges(&self.service)
+    }
+
+    fn clusters(&self, _: &Call<'_>, refresh: bool) -> Reply<List<Cluster>> {
+        let all = self.service.clusters(refresh).map_err(told::problem)?;
+        Ok(told::list(all, told::cluster))
+    }
+
+    fn cluster(&self, _: &Call<'_>, name: &ClusterName, refresh: bool) -> Reply<Cluster> {
+        self.service.cluster(name, refresh).map(told::cluster).map_err(told::problem)
+    }
+
+    fn create_cluster(&self, call: &Call<'_>, r: CreateCluster) -> Reply<Cluster> {
+        let key = r.encryption_key_id.as_ref();
+        let made = self.service.create_cluster(&r.name, key, owner(call));
+        made.map(told::cluster).map_err(told::problem)
+    }
+
+    fn delete_cluster(&self, _: &Call<'_>, name: &ClusterName) -> Reply<ClusterDeleted> {
+        self.service.delete_cluster(name).map(told::cluster_deleted).map_err(told::problem)
+    }
+
+    fn set_key(&self, _: &Call<'_>, name: &ClusterName, r: SetKey) -> Reply<ClusterChanged> {
+        let changed = self.service.set_key(name, r.encryption_key_id.as_ref(), r.snapshots);
+        changed.map(told::cluster_changed).map_err(told::problem)
+    }
+
+    fn mount(&self, call: &Call<'_>, name: &ClusterName, r: MountCluster) -> Reply<Mount> {
+        let request = request(call, &r.mountpoint, r.options)?;
+        self.service.mount(name, request).map(told::mount).map_err(told::problem)
+    }
+
+    fn umount(&self, _: &Call<'_>, name: &ClusterName, r: Umount) -> Reply<List<Mount>> {
+        self.mounts(&UmountWhat::Cluster(name), r.force)
+    }
+
+    fn umount_snapshot(&self, _: &Call<'_>, id: &SnapshotPrefix, r: Umount) -> Reply<List<Mount>> {
+        self.mounts(&UmountWhat::Snapshot(id), r.force)
+    }
+
+    fn umount_any(&self, _: &Call<'_>, r: UmountAny) -> Reply<List<Mount>> {
+        match (&r.mountpoint, r.all) {
+            (Some(place), false) => self.mounts(&UmountWhat::Place(Path::new(place)), r.force),
+            (None, true) => {
+                let gone = self.service.unmount_all(r.force, true).map_err(told::problem)?;
+                Ok(told::list(gone, told::mount))
+            }
+            _ => {
+                let detail = "umount takes exactly one of mountpoint and all";
+                Err(Problem::new(ProblemCode::BadRequest, detail))
+            }
+        }
+    }
+
+    fn snapshots(
+        &self,
+        _: &Call<'_>,
+        cluster: Option<&ClusterName>,
+        refresh: bool,
+    ) -> Reply<List<Snapshot>> {
+        let all = self.service.snapshots(cluster, refresh).map_err(told::problem)?;
+        Ok(told::list(all, told::snapshot))
+    }
+
+    fn snapshot(&self, _: &Call<'_>, id: &SnapshotPrefix, refresh: bool) -> Reply<Snapshot> {
+        self.service.snapshot(id, refresh).map(told::snapshot).map_err(told::problem)
+    }
+
+    fn create_snapshots(&self, _: &Call<'_>, r: CreateSnapshots) -> Reply<List<Snapshot>> {
+        let bad = |detail: &str| Err(Problem::new(ProblemCode::BadRequest, detail));
+        let which = match (r.all, r.clusters.is_empty()) {
+            (true, true) => Which::All,
+            (false, false) => Which::Named(r.clusters),
+            _ => return bad("a snapshot is of clusters, or of all"),
+        };
+        if r.description.len() > limits::DESCRIPTION_BYTES_MAX {
+            return bad("the description is longer than 1024 bytes");
+        }
+        let made = self.service.create_snapshots(&which, r.retain, &r.description);
+        Ok(told::list(made.map_err(told::problem)?, told::snapshot))
+    }
+
+    fn delete_snapshots(&self, _: &Call<'_>, r: DeleteSnapshots) -> Reply<SnapshotsDeleted> {
+        if r.ids.is_empty() {
+            let detail = "no snapshot is named";
+            return Err(Problem::new(ProblemCode::BadRequest, detail));
+        }
+        let deleted = self.service.delete_snapshots(&r.ids, r.dry_run);
+        deleted.map(told::snapshots_deleted).map_err(told::problem)
+    }
+
+    fn restore(&self, call: &Call<'_>, id: &SnapshotPrefix, form: RestoreForm) -> Reply<Restored> {
+        match form {
+            RestoreForm::Mount { mountpoint, options } => {
+                let request = request(call, &mountpoint, options)?;
+                let mounted = self.service.restore_mount(id, request).map_err(told::problem)?;
+                Ok(Restored::Mount(Box::new(told::mount(mounted))))
+            }
+            RestoreForm::ToCluster(name) => {
+                let made = self.service.restore_to_cluster(id, &name).map_err(told::problem)?;
+                Ok(Restored::Cluster(Box::new(told::cluster(made))))
+            }
+            RestoreForm::InPlace { retain } => {
+                let done = self.service.restore_in_place(id, retain).map_err(told::problem)?;
+                Ok(told::in_place(done))
+            }
+        }
+    }
+
+    fn rewrap(&self, _: &Call<'_>, ids: &[SnapshotPrefix], r: Rewrap) -> Reply<SnapshotsRewrapped> {
+        let done = self.service.rewrap(ids, &r.encryption_key_id);
+        done.map(told::rewrapped).map_err(told::problem)
+    }
+
+    fn hold(&self, _: &Call<'_>, id: &SnapshotPrefix, held: bool) -> Reply<Snapshot> {
+        self.service.hold(id, held).map(told::snapshot).map_err(told::problem)
+    }
+
+    fn keys(&self, _: &Call<'_>, refresh: bool) -> Reply<List<Key>> {
+        let all = self.service.keys(refresh).map_err(told::problem)?;
+        Ok(told::list(all, told::key))
+    }
+
+    fn key(&self, _: &Call<'_>, id: &EncryptionKeyId, refresh: bool) -> Reply<Key> {
+        self.service.key(id, refresh).map(told::key).map_err(told::problem)
+    }
+
+    fn create_key(&self, _: &Call<'_>, r: CreateKey) -> Reply<Key> {
+        let made = self.service.create_key(r.name.as_deref(), r.deletion_wait);
+        let mut key = told::key(made.map_err(told::problem)?);
+        key.keys_not_backed_up = Some(self.service.keys_not_backed_up());
+        Ok(key)
+    }
+
+    fn key_usage(&self, _: &Call<'_>, id: &EncryptionKeyId) -> Reply<KeyUsage> {
+        self.service.key_usage(id).map(told::key_usage).map_err(told::problem)
+    }
+
+    fn test_key(&self, _: &Call<'_>, id: &EncryptionKeyId) -> Reply<KeyTest> {
+        self.service.test_key(id).map(told::key_test).map_err(told::problem)
+    }
+
+    fn enable_key(&self, _: &Call<'_>, id: &EncryptionKeyId) -> Reply<Key> {
+        self.service.enable_key(id).map(told::key).map_err(told::problem)
+    }
+
+    fn disable_key(&self, _: &Call<'_>, id: &EncryptionKeyId) -> Reply<Key> {
+        self.service.disable_key(id).map(told::key).map_err(told::problem)
+    }
+
+    fn delete_key(&self, _: &Call<'_>, id: &EncryptionKeyId, r: DeleteKey) -> Reply<Key> {
+        let deleted = self.service.delete_key(id, r.after, r.force.as_ref());
+        deleted.map(told::key).map_err(told::problem)
+    }
+
+    fn cancel_delete_key(&self, _: &Call<'_>, id: &EncryptionKeyId) -> Reply<Key> {
+        self.service.cancel_delete_key(id).map(told::key).map_err(told::problem)
+    }
+
+    fn grow_pool(&self, _: &Call<'_>, r: GrowPool) -> Reply<Pool> {
+        self.service.grow_pool(r.size_bytes).map_err(told::problem)?;
+        Ok(told::pool(self.service.pool_status()))
+    }
+
+    fn resume_pool(&self, _: &Call<'_>) -> Reply<Pool> {
+        let status = self.service.pool_status();
+        match &status.state {
+            // What the device holds decides, and only opening reads it.
+            InnerState::ReadOnly(reason) => {
+                let detail = format!("the pool is read-only: {reason}");
+                Err(Problem::new(ProblemCode::PoolReadOnly, detail)
+                    .with_hint("once that is mended: strongroom shutdown, then any command"))
+            }
+            InnerState::Ok | InnerState::Degraded(_) => Ok(told::pool(status)),
+        }
+    }
+
+    fn root_secrets(&self, _: &Call<'_>) -> Reply<List<RootSecret>> {
+        Ok(told::list(self.service.root_secrets(), told::root_secret))
+    }
+
+    fn add_root_secret(&self, _: &Call<'_>, mut r: AddRootSecret) -> Reply<List<RootSecret>> {
+        let spec: RootSecretSpec = r.spec.parse().map_err(told::problem)?;
+        let passphrase = r.passphrase.take().map(|text| Zeroizing::new(text.into_bytes()));
+        let all = self.service.add_root_secret(&spec, passphrase.as_ref().map(|p| p.as_slice()));
+        Ok(told::list(all.map_err(told::problem)?, told::root_secret))
+    }
+
+    fn remove_root_secret(&self, _: &Call<'_>, r: RemoveRootSecret) -> Reply<List<RootSecret>> {
+        let spec: RootSecretSpec = r.spec.parse().map_err(told::problem)?;
+        let all = self.service.remove_root_secret(&spec).map_err(told::problem)?;
+        Ok(told::list(all, told::root_secret))
+    }
+
+    fn shutdown(&self, call: &Call<'_>, r: Shutdown) -> Reply<()> {
+        log::info!("shutdown asked for by user {} (process {})", call.peer.uid, call.peer.pid);
+        self.ender.end_and_wait(End::asked(r.force))
+    }
+}
+
+fn gauges(service: &Service) -> Vec<Gauge> {
+    let gauge =
+        |name, help, value: u64| Gauge { name, help, labels: Vec::new(), value: value as f64 };
+    let pool = service.pool_status();
+    let writable = u64::from(!matches!(pool.state, InnerState::ReadOnly(_)));
+    let mut out = vec![
+        gauge("pool_size_bytes", "Size of the pool.", pool.size_bytes),
+        gauge("pool_used_bytes", "Bytes in use.", pool.used_bytes),
+        gauge("pool_free_bytes", "Bytes free for data.", pool.free_bytes),
+        gauge("pool_pending_free_bytes", "Bytes freed, not yet usable.", pool.pending_free_bytes),
+        gauge("pool_generation", "The last durable checkpoint.", pool.generation),
+        gauge("pool_writable", "Whether the pool takes changes.", writable),
+        gauge("resident_bytes", "Memory of the daemon.", crate::sys::process::resident_bytes()),
+    ];
+    let mounts = service.mounts();
+    let per_mount = |name, help, value: &dyn Fn(&crate::service::types::Mount) -> u64| {
+        mounts
+            .iter()
+            .map(|m| Gauge {
+                name,
+                help,
+                labels: vec![("mountpoint", m.mountpoint.to_string_lossy().into_owned())],
+                value: value(m) as f64,
+            })
+            .collect::<Vec<_>>()
+    };
+    out.extend(per_mount("mount_locked", "Whether the mount waits for its key.", &|m| {
+        u64::from(m.locked)
+    }));
+    out.extend(per_mount("mount_oldest_request_ms", "Age of the oldest request.", &|m| {
+        u64::try_from(m.facts.oldest_request.as_millis()).unwrap_or(u64::MAX)
+    }));
+    out
+}

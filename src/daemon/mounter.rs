@@ -1,0 +1,183 @@
+//! Mounts for the service, through `fuse`.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use crate::base::ProblemCode;
+use crate::daemon::barrier;
+use crate::daemon::helper::HelperProgram;
+use crate::daemon::unmount::{UnmountError, unmount};
+use crate::fuse::{BarrierKind, Capability, MountOptions, Session, SessionConfig};
+use crate::keys::Deadline;
+use crate::service::{
+    MountFacts, MountId, MountMeaning, MountRequest, Mounter, Service, ServiceError,
+};
+use crate::sys::fuse_mount::Unmount;
+use crate::sys::mount_point::{MountPoint, MountPointRules};
+use crate::sys::sync::Mutex;
+use crate::volume::Volume;
+
+/// How long an unmount may take: dirty pages go through the pool first.
+const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same with force: who waits is cut off.
+const FORCED_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Makes and ends mounts.
+#[derive(Default)]
+pub(in crate::daemon) struct FuseMounter {
+    program: HelperProgram,
+    /// Directories in which nothing may be mounted.
+    forbidden: Vec<PathBuf>,
+    sessions: Mutex<BTreeMap<MountId, Arc<Session>>>,
+    /// Mounts that are being ended by the service, which closes them itself.
+    ending: Arc<Mutex<Vec<MountId>>>,
+    service: Arc<OnceLock<Weak<Service>>>,
+}
+
+impl FuseMounter {
+    /// A mounter that keeps out of these directories.
+    pub fn new(forbidden: Vec<PathBuf>) -> Self {
+        Self { forbidden, ..Self::default() }
+    }
+
+    /// Who is told of sessions that end by themselves.
+    pub fn report_to(&self, service: &Arc<Service>) {
+        let _ = self.service.set(Arc::downgrade(service));
+    }
+
+    fn session(&self, id: MountId) -> Option<Arc<Session>> {
+        self.sessions.lock().get(&id).cloned()
+    }
+
+    fn point(&self, request: &MountRequest) -> Result<MountPoint, ServiceError> {
+        let own: Vec<_> =
+            self.sessions.lock().values().filter(|s| !s.has_ended()).map(|s| s.device()).collect();
+        let rules = MountPointRules {
+            caller_uid: request.owner.uid,
+            forbidden: &self.forbidden,
+            own: &own,
+        };
+        MountPoint::open(&request.mountpoint, &rules)
+            .map_err(|e| ServiceError::new(ProblemCode::MountPoint, e.to_string()))
+    }
+
+    fn on_end(&self, id: MountId) -> Box<dyn FnOnce() + Send> {
+        let (ending, service) = (Arc::clone(&self.ending), Arc::clone(&self.service));
+        Box::new(move || {
+            if ending.lock().contains(&id) {
+                return;
+            }
+            log::warn!("a mount ended behind the daemon's back");
+            if let Some(service) = service.get().and_then(Weak::upgrade) {
+                // Its record stays: only `umount` and `shutdown` forget.
+                service.mount_ended(id, false);
+            }
+        })
+    }
+}
+
+/// The options of a request, as one who asks for them may have them.
+fn options_of(request: &MountRequest) -> Result<MountOptions, ServiceError> {
+    let bad = |e: crate::fuse::OptionsError| ServiceError::new(ProblemCode::Usage, e.to_string());
+    let options = MountOptions::parse(&request.options.join(",")).map_err(bad)?;
+    options.permit(request.owner.uid).map_err(bad)?;
+    Ok(if request.snapshot.is_some() { options.for_snapshot() } else { options })
+}
+
+impl Mounter for FuseMounter {
+    fn check(&self, request: &MountRequest) -> Result<MountMeaning, ServiceError> {
+        let options = options_of(request)?;
+        drop(self.point(request)?);
+        Ok(MountMeaning { read_only: options.read_only, key_wait: options.key_wait })
+    }
+
+    fn mount(
+        &self,
+        id: MountId,
+        volume: Option<Arc<Volume>>,
+        request: &MountRequest,
+    ) -> Result<(), ServiceError> {
+        let options = options_of(request)?;
+        let point = self.point(request)?;
+        let source = match request.snapshot {
+            Some(snapshot) => format!("strongroom:{snapshot}"),
+            None => format!("strongroom:{}", request.cluster_name),
+        };
+        let config = SessionConfig { options, source, barrier: None };
+        let session = Session::start(&point, volume, config, self.on_end(id))
+            .map_err(|e| ServiceError::new(ProblemCode::MountFailed, e.to_string()))?;
+        let mut sessions = self.sessions.lock();
+        sessions.retain(|_, session| !session.has_ended());
+        sessions.insert(id, session);
+        Ok(())
+    }
+
+    fn unlock(&self, id: MountId, volume: Arc<Volume>) -> Result<(), ServiceError> {
+        let gone = || ServiceError::new(ProblemCode::NotMounted, "the mount has ended");
+        if self.session(id).ok_or_else(gone)?.unlock(volume) {
+            return Ok(());
+        }
+        Err(ServiceError::new(ProblemCode::Internal, "the mount has its volume already"))
+    }
+
+    fn umount(&self, id: MountId, force: bool) -> Result<(), ServiceError> {
+        let Some(session) = self.session(id) else { return Ok(()) };
+        self.ending.lock().push(id);
+        let (how, timeout) = if force {
+            (Unmount::Forced, FORCED_TIMEOUT)
+        } else {
+            (Unmount::Plain, UNMOUNT_TIMEOUT)
+        };
+        let ended = unmount(&self.program, &session, how, timeout);
+        self.ending.lock().retain(|other| *other != id);
+        if session.has_ended() {
+            self.sessions.lock().remove(&id);
+            return Ok(());
+        }
+        ended.map_err(|error| {
+            let code = match error {
+                UnmountError::Busy { .. } | UnmountError::StillInUse { .. } => ProblemCode::Busy,
+                UnmountError::Refused { .. } | UnmountError::Helper(_) => ProblemCode::MountFailed,
+            };
+            let told = ServiceError::new(code, error.to_string());
+            if force { told } else { told.with_hint("end what uses it, or: --force") }
+        })
+    }
+
+    fn settle(&self, mounts: &[MountId], deadline: Deadline) -> Result<(), ServiceError> {
+        let sessions: Vec<Arc<Session>> = {
+            let all = self.sessions.lock();
+            mounts.iter().filter_map(|id| all.get(id)).filter(|s| !s.has_ended()).cloned().collect()
+        };
+        if sessions.is_empty() {
+            return Ok(());
+        }
+        let settled = barrier::settle(&self.program, &sessions, deadline.remaining());
+        let settled =
+            settled.map_err(|e| ServiceError::new(ProblemCode::BarrierFailed, e.to_string()))?;
+        log::debug!("{} files flushed in {} ms", settled.files, settled.took.as_millis());
+        Ok(())
+    }
+
+    fn facts(&self, id: MountId) -> MountFacts {
+        let Some(session) = self.session(id) else { return MountFacts::default() };
+        MountFacts {
+            barrier: Some(match session.barrier() {
+                BarrierKind::Handle => "handle",
+                BarrierKind::Invalidate => "invalidate",
+            }),
+            capabilities: capabilities(&session),
+            waiting_requests: Some(session.waiting_requests()),
+            oldest_request: session.oldest_request().unwrap_or_default(),
+        }
+    }
+}
+
+/// Kernel features that this mount does not switch off.
+fn capabilities(session: &Session) -> Vec<String> {
+    let disabled = session.options().disabled;
+    let on = Capability::NAMES.iter().filter(|(capability, _)| !disabled.contains(*capability));
+    on.map(|(_, name)| (*name).to_owned()).collect()
+}

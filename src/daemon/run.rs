@@ -1,0 +1,288 @@
+//! The life of a daemon, in the order in which things start and stop.
+
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use crate::base::ProblemCode;
+use crate::control::{Access, Problem, Server, ServerError, Stopper};
+use crate::daemon::api::DaemonApi;
+use crate::daemon::config::{Given, Settings};
+use crate::daemon::ending::{End, Ender};
+use crate::daemon::handshake::{Passphrase, Starter};
+use crate::daemon::logging::{Destination, Logging};
+use crate::daemon::mounter::FuseMounter;
+use crate::daemon::places::{Places, is_directory_pool};
+use crate::daemon::told;
+use crate::daemon::workers::Workers;
+use crate::device::{self, Mode};
+use crate::keys::{AtHand, ConfigDir, parse_recovery_key};
+use crate::service::{OpenService, Service, ServiceError};
+use crate::sys;
+use crate::sys::signals::{Signals, Told};
+use crate::sys::threads::JoinHandle;
+
+/// Bytes of a recovery key's file.
+const RECOVERY_FILE_BYTES_MAX: u64 = 4096;
+
+/// What a daemon is started with.
+#[derive(Debug)]
+pub struct Options {
+    /// Where the pool and its socket stand.
+    pub places: Places,
+    /// Whether recorded mounts are made again.
+    pub remount: bool,
+    /// A file with the recovery key, to open the pool with.
+    pub recovery_key: Option<PathBuf>,
+    /// Opens a pool that is older than what was last seen.
+    pub accept_rollback: bool,
+    /// Settings given as flags.
+    pub flags: Given,
+}
+
+/// Who started the daemon, and is told of its start.
+pub enum Front {
+    /// Somebody who reads standard error; the passphrase is asked for in this way.
+    Foreground(Box<dyn FnMut() -> Result<Passphrase, Problem>>),
+    /// A process at the other end of the standard streams.
+    Detached(Starter),
+}
+
+/// Serves a pool until it is told to end.
+///
+/// # Errors
+/// Why it could not start, or what failed on its way out.
+pub fn run(options: &Options, mut front: Front) -> Result<(), Problem> {
+    let started = Daemon::start(options, &mut front);
+    let outcome = started.as_ref().map(|_| ());
+    if let Err(problem) = outcome {
+        log::error!("the daemon did not start: {problem}");
+        tell_systemd(&format!("STATUS={problem}"));
+    }
+    if let Front::Detached(starter) = front {
+        starter.finish(outcome);
+    }
+    let daemon = started?;
+    tell_systemd("READY=1\nSTATUS=serving");
+    daemon.serve_until_told()
+}
+
+/// A daemon that serves.
+struct Daemon {
+    service: Arc<Service>,
+    workers: Workers,
+    stop_server: Stopper,
+    server: JoinHandle<Result<(), ServerError>>,
+    wishes: Receiver<End>,
+}
+
+impl Daemon {
+    fn start(options: &Options, front: &mut Front) -> Result<Self, Problem> {
+        // Signals first: threads inherit what is kept back.
+        let signals = Signals::take().map_err(defect("signals"))?;
+        let config = ConfigDir::from_environment().map_err(|e| told::problem(e.into()))?;
+        let settings = options.flags.clone().or(Given::read(&config.settings())?).settle()?;
+        let logging = Logging::begin(&settings.log, destination(front))?;
+        let warnings = harden();
+        options.places.check_socket()?;
+        let mounter = Arc::new(FuseMounter::new(forbidden(&options.places, &config)));
+        let service = open(options, &settings, config, &mounter, front)?;
+        mounter.report_to(&service);
+        if let Err(error) = logging.continue_in(&service.config().path().join("daemon.log")) {
+            log::warn!("the log cannot be kept: {error}");
+        }
+        let bound = bind(&options.places, &settings).inspect_err(|_| {
+            // Nothing was changed that a later daemon would miss.
+            let _ = service.close(true, false);
+        })?;
+        let (ender, wishes) = Ender::new();
+        listen_for_signals(signals, ender.clone());
+        let workers = Workers::start(&service);
+        if options.remount {
+            for (place, error) in service.remount() {
+                log::error!("{} was not mounted again: {error}", place.display());
+            }
+        }
+        let api = Arc::new(DaemonApi { service: Arc::clone(&service), ender, warnings });
+        let stop_server = bound.stopper();
+        let server = sys::threads::spawn("control", move || bound.serve(api));
+        log::info!("serving {}", options.places.pool.display());
+        Ok(Self { service, workers, stop_server, server, wishes })
+    }
+
+    /// Waits for a wish to end that can be fulfilled, then stops in the reverse order.
+    fn serve_until_told(self) -> Result<(), Problem> {
+        let wish = loop {
+            let Ok(wish) = self.wishes.recv() else { break End::told() };
+            // Without force, what is busy keeps the daemon; nothing of it was stopped yet.
+            match self.service.unmount_all(wish.force, wish.forget) {
+                Err(error) if error.code == ProblemCode::Busy && !wish.force => {
+                    wish.answer(Err(told::problem(error)));
+                }
+                Err(error) => {
+                    log::error!("unmounting failed on the way out: {error}");
+                    break wish;
+                }
+                Ok(_) => break wish,
+            }
+        };
+        tell_systemd("STOPPING=1");
+        self.workers.stop();
+        let closed = self.service.close(true, wish.forget).map_err(told::problem);
+        match &closed {
+            Ok(()) => log::info!("ended"),
+            Err(problem) => log::error!("the last checkpoint failed: {problem}"),
+        }
+        wish.answer(closed.clone());
+        self.stop_server.stop();
+        match self.server.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::error!("the control socket: {error}"),
+            Err(_) => log::error!("the control socket ended in a defect"),
+        }
+        closed
+    }
+}
+
+fn destination(front: &Front) -> Destination {
+    match front {
+        Front::Foreground(_) => Destination::StandardError,
+        Front::Detached(_) => Destination::File,
+    }
+}
+
+fn defect(what: &'static str) -> impl FnOnce(std::io::Error) -> Problem {
+    move |e| Problem::new(ProblemCode::Internal, format!("{what}: {e}"))
+}
+
+/// Keeps keys in memory as far as this process may; what it may not is a line for people.
+fn harden() -> Vec<String> {
+    std::panic::set_hook(Box::new(|info| log::error!("defect: {info}")));
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    let steps: [(&str, std::io::Result<()>); 4] = [
+        ("memory of the daemon can be read by its user's debuggers", sys::process::not_dumpable()),
+        ("a crash may leave a core with keys in it", sys::process::no_core()),
+        ("few files can be open at once", sys::process::raise_nofile().map(|_| ())),
+        ("little memory can be locked", sys::process::raise_memlock().map(|_| ())),
+    ];
+    let mut warnings = Vec::new();
+    for (what, result) in steps {
+        if let Err(error) = result {
+            log::warn!("{what}: {error}");
+            warnings.push(format!("{what}: {error}"));
+        }
+    }
+    warnings
+}
+
+/// Where nothing may be mounted: in the pool, and in what opens it.
+fn forbidden(places: &Places, config: &ConfigDir) -> Vec<PathBuf> {
+    let mut out = vec![config.path().to_owned()];
+    if is_directory_pool(&places.pool) {
+        out.push(places.pool.clone());
+    }
+    out
+}
+
+fn open(
+    options: &Options,
+    settings: &Settings,
+    config: ConfigDir,
+    mounter: &Arc<FuseMounter>,
+    front: &mut Front,
+) -> Result<Arc<Service>, Problem> {
+    let opened = |e: ServiceError| told::problem(e.while_doing(options.places.pool.display()));
+    let device = device::open(&options.places.pool, Mode::ReadWrite).map_err(|e| {
+        let problem = opened(e.into());
+        match problem.code {
+            ProblemCode::PoolNotFound => problem.with_hint("make one: strongroom init"),
+            ProblemCode::PoolBusy => problem.with_hint("strongroom status shows who serves it"),
+            _ => problem,
+        }
+    })?;
+    let mut request =
+        OpenService::new(device, options.places.pool.clone(), config, Arc::clone(mounter) as _);
+    request.cache_bytes = usize::try_from(settings.cache_bytes).unwrap_or(usize::MAX);
+    request.checkpoint_interval = settings.checkpoint_interval;
+    request.accept_rollback = options.accept_rollback;
+    if let Some(path) = &options.recovery_key {
+        request.at_hand = AtHand { recovery: Some(recovery_key(path)?), ..AtHand::default() };
+    }
+    // Why nobody could be asked says more than that there was no secret.
+    let mut refused = None;
+    let mut ask = || {
+        let answer = match front {
+            Front::Foreground(ask) => ask(),
+            Front::Detached(starter) => starter.passphrase(),
+        };
+        answer.map_err(|problem| refused = Some(problem)).ok()
+    };
+    let service = Service::open(request, &mut ask);
+    service.map_err(|error| refused.unwrap_or_else(|| opened(error)))
+}
+
+fn recovery_key(path: &Path) -> Result<crate::crypto::RootSecret, Problem> {
+    let failed = |e: crate::keys::KeysError| told::problem(e.into());
+    let bytes = crate::keys::read_private(path, RECOVERY_FILE_BYTES_MAX).map_err(failed)?;
+    let bytes = zeroize::Zeroizing::new(bytes.ok_or_else(|| {
+        let detail = format!("there is no recovery key at {}", path.display());
+        Problem::new(ProblemCode::RootSecretMissing, detail)
+    })?);
+    let text = std::str::from_utf8(&bytes).map_err(|_| {
+        let detail = format!("{} holds no recovery key", path.display());
+        Problem::new(ProblemCode::RootSecret, detail)
+    })?;
+    parse_recovery_key(text).map_err(failed)
+}
+
+fn bind(places: &Places, settings: &Settings) -> Result<Server, Problem> {
+    let failed = |detail: String| Problem::new(ProblemCode::Io, detail);
+    if let Some(parent) = places.socket.parent().filter(|p| !p.exists()) {
+        let mode = if sys::process::euid() == 0 { 0o755 } else { 0o700 };
+        let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(parent);
+        // The mode that was asked for, whatever the mask takes away.
+        let open = || std::fs::set_permissions(parent, std::fs::Permissions::from_mode(mode));
+        made.and_then(|()| open()).map_err(|e| failed(format!("{}: {e}", parent.display())))?;
+    }
+    if let Some(gid) = settings.admin_gid
+        && is_directory_pool(&places.pool)
+    {
+        // Administrators must get through to the socket, and see nothing else.
+        let through = std::os::unix::fs::chown(&places.pool, None, Some(gid)).and_then(|()| {
+            std::fs::set_permissions(&places.pool, std::fs::Permissions::from_mode(0o710))
+        });
+        through.map_err(|e| failed(format!("{}: {e}", places.pool.display())))?;
+    }
+    let access = Access { owner_uid: sys::process::euid(), admin_gid: settings.admin_gid };
+    Server::bind(&places.socket, access).map_err(|error| {
+        let code = match error {
+            ServerError::InUse(_) => ProblemCode::PoolBusy,
+            ServerError::PathTooLong(_) | ServerError::NotASocket(_) => ProblemCode::Config,
+            ServerError::Io { .. } => ProblemCode::Io,
+        };
+        Problem::new(code, error.to_string())
+    })
+}
+
+/// Turns signals into wishes.
+fn listen_for_signals(signals: Signals, ender: Ender) {
+    sys::threads::spawn("signals", move || {
+        while let Ok(told) = signals.wait() {
+            match told {
+                // Terminals come and go.
+                Told::HangUp => log::info!("SIGHUP is ignored; settings are read at the start"),
+                Told::End => {
+                    log::info!("told to end by a signal");
+                    ender.end(End::told());
+                }
+            }
+        }
+    });
+}
+
+fn tell_systemd(state: &str) {
+    if let Err(error) = sys::process::sd_notify(state) {
+        log::warn!("systemd cannot be told: {error}");
+    }
+}
