@@ -4,6 +4,7 @@
 //! object for two segments, the object's top byte repeats the kind, so that the items of one kind
 //! stand together.
 
+use crate::base::cursor::DecodeError;
 use crate::base::{BlockAddr, ClusterId, LineId, SegmentId, SnapshotId};
 pub(in crate::catalog) use crate::tree::Key;
 
@@ -92,4 +93,81 @@ pub(in crate::catalog) const fn tombstone(fingerprint: &[u8; 16]) -> Key {
 /// All tombstones.
 pub(in crate::catalog) const fn tombstones() -> (Key, Key) {
     whole(TOMBSTONE)
+}
+
+/// What stands at a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::catalog) enum Place {
+    Meta,
+    Cluster,
+    Snapshot,
+    /// A later chunk of a cluster's or snapshot's record.
+    Chunk,
+    Segment(SegmentId),
+    Line(LineId),
+    Cell {
+        death: SegmentId,
+        birth: SegmentId,
+    },
+    CellRun {
+        death: SegmentId,
+        birth: SegmentId,
+    },
+    Tombstones,
+}
+
+/// What stands at `key`.
+///
+/// # Errors
+/// [`DecodeError::Field`] for a key that nothing of this room has.
+pub(in crate::catalog) fn place(key: Key) -> Result<Place, DecodeError> {
+    let strange = DecodeError::Field("catalog key");
+    let low = |number: u64| u32::try_from(number).map_err(|_| strange);
+    let (high, number) = ((key.object >> 32) as u32, key.object as u32);
+    if key.kind == CELL_RUN {
+        return Ok(Place::CellRun { death: SegmentId(high), birth: SegmentId(number) });
+    }
+    if high != u32::from(key.kind) << 24 {
+        return Err(strange);
+    }
+    match (key.kind, number) {
+        (META, 0) if key.offset == 0 => Ok(Place::Meta),
+        (CLUSTER, 0) => Ok(Place::Cluster),
+        (SNAPSHOT, 0) => Ok(Place::Snapshot),
+        (CLUSTER | SNAPSHOT, _) => Ok(Place::Chunk),
+        (SEGMENT, 0) => Ok(Place::Segment(SegmentId(low(key.offset)?))),
+        (LINE, 0) => Ok(Place::Line(LineId(low(key.offset)?))),
+        (CELL, death) => {
+            Ok(Place::Cell { death: SegmentId(death), birth: SegmentId(low(key.offset)?) })
+        }
+        (TOMBSTONE, 0) => Ok(Place::Tombstones),
+        _ => Err(strange),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_leads_back_to_its_place() {
+        let (death, birth) = (SegmentId(77), SegmentId(33));
+        let id = ClusterId([9; 16]);
+        for (key, expected) in [
+            (meta(), Place::Meta),
+            (cluster(id), Place::Cluster),
+            (snapshot(SnapshotId(u64::MAX)), Place::Snapshot),
+            (Key { object: cluster(id).object | 3, ..cluster(id) }, Place::Chunk),
+            (segment(death), Place::Segment(death)),
+            (line(LineId(5)), Place::Line(LineId(5))),
+            (cell(death, birth), Place::Cell { death, birth }),
+            (cell_run(death, birth, BlockAddr(1)), Place::CellRun { death, birth }),
+            (tombstone(&[4; 16]), Place::Tombstones),
+        ] {
+            assert_eq!(place(key), Ok(expected), "{key:?}");
+        }
+        assert!(place(Key { object: 0, kind: META, offset: 0 }).is_err());
+        assert!(place(Key { object: 0x28 << 56, kind: 0x28, offset: 0 }).is_err());
+        assert!(place(Key { offset: 1 << 32, ..segment(death) }).is_err());
+    }
 }

@@ -19,6 +19,7 @@ use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
 use strongroom::pool::{self, CreateOptions, CutPlan, Head, OpenOptions, View};
 use strongroom::tree::Key;
+use strongroom::verify;
 
 /// What a tree holds: item -> (blocks, fill).
 type Contents = BTreeMap<u64, (u32, u8)>;
@@ -46,6 +47,25 @@ fn open(sim: &Arc<SimDevice>) -> Arc<Catalog> {
     let sealed = pool::probe(&device).unwrap();
     let pool = sealed.unlock(engine_key(), OpenOptions::default()).unwrap();
     Catalog::open(pool).unwrap()
+}
+
+/// As a check opens it: nothing is replayed or written.
+fn open_for_reading(sim: &Arc<SimDevice>) -> Arc<pool::Pool> {
+    let device: Arc<dyn Device> = sim.clone();
+    let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+    pool::probe(&device).unwrap().unlock(engine_key(), options).unwrap()
+}
+
+/// What is allocated is what is reached, once, in the segment of its birth, with its checksum.
+fn assert_sound(pool: &Arc<pool::Pool>) {
+    let items = |_: Key, value: &[u8], reach: &mut dyn FnMut(Run, Generation)| {
+        extents(value).iter().for_each(|extent| reach(extent.run, extent.birth));
+        Ok(())
+    };
+    let options = verify::CheckOptions { items: &items, data: true };
+    let report = verify::check(pool, &options, &mut |_, _| None);
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    assert!(report.coverage.is_complete());
 }
 
 fn item(n: u64) -> Key {
@@ -367,6 +387,7 @@ impl World {
     }
     fn check(&mut self) {
         self.catalog.pool().checkpoint(CutPlan::default()).unwrap();
+        assert_sound(self.catalog.pool());
         let maps = self.by_map();
         for (segment, blocks) in self.catalog.blocks_by_segment() {
             assert_eq!(blocks, Some(maps.get(&segment).copied().unwrap_or(0)), "{segment}");
@@ -399,7 +420,9 @@ impl World {
         }
         let seed = self.roll(1 << 30) as u64;
         self.sim = self.sim.crash(seed);
+        assert_sound(&open_for_reading(&self.sim));
         self.catalog = open(&self.sim);
+        assert_sound(self.catalog.pool());
         let ids: Vec<ClusterId> = self.clusters.keys().copied().collect();
         for id in ids {
             // A log that awaits its key stops a snapshot, and nothing else.

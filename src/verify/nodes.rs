@@ -1,0 +1,64 @@
+//! The nodes of one tree.
+
+use std::ops::ControlFlow;
+
+use crate::base::Generation;
+use crate::block::{NodeStore, Pointer};
+use crate::tree::{Node, Nodes, Step, Tree};
+use crate::verify::findings::{Defect, Owner, Report, Severity};
+
+/// A node that was read from where this pointer says.
+pub(in crate::verify) type VisitNode<'a> = dyn FnMut(&mut Report, &Pointer, Option<&Node>) + 'a;
+
+/// Hands every node of a tree to `visit`, `None` for one that cannot be read; checks each of two
+/// copies, and that nothing was born after `newest`. Whether all could be read.
+pub(in crate::verify) fn walk(
+    nodes: &Nodes,
+    tree: &Tree,
+    owner: &Owner,
+    newest: Generation,
+    report: &mut Report,
+    visit: &mut VisitNode<'_>,
+) -> bool {
+    let mut complete = true;
+    tree.walk(nodes, &mut |step| {
+        match step {
+            Step::Node { pointer: Some(pointer), node } => {
+                check_copies(&**nodes.store(), pointer, owner, report);
+                if pointer.birth > newest {
+                    report.damage(Defect::Node {
+                        owner: owner.clone(),
+                        addr: pointer.addr,
+                        why: format!(
+                            "the node at block {} was born in generation {}, after its root",
+                            pointer.addr, pointer.birth
+                        ),
+                    });
+                }
+                visit(report, pointer, Some(node));
+            }
+            // Of a tree that is being changed: its blocks are not given out yet.
+            Step::Node { pointer: None, .. } => {}
+            Step::Unreadable { pointer, error, .. } => {
+                complete = false;
+                let (owner, addr) = (owner.clone(), pointer.addr);
+                report.damage(Defect::Node { owner, addr, why: error.to_string() });
+                visit(report, pointer, None);
+            }
+        }
+        ControlFlow::Continue(())
+    });
+    complete
+}
+
+/// A node that has two copies was read from a good one; is the other good too?
+fn check_copies(store: &dyn NodeStore, pointer: &Pointer, owner: &Owner, report: &mut Report) {
+    let Some(second) = pointer.second else { return };
+    for addr in [pointer.addr, second] {
+        let one = Pointer { addr, second: None, ..pointer.clone() };
+        if store.read_node(&one).is_err() {
+            let owner = owner.clone();
+            report.add(Severity::Repairable, Defect::NodeCopy { owner, addr });
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The books as a whole: cells, what every map holds against what was reached, and the counts of
+//! every segment.
+
+use std::collections::BTreeMap;
+
+use crate::base::{LineId, SegmentId};
+use crate::verify::facts::Facts;
+use crate::verify::findings::{Defect, Owner, Report, Severity};
+use crate::verify::owners::{Expected, Owners, Reach};
+use crate::verify::trees::Uncovered;
+
+/// To be called when every tree and log was taken in.
+pub(in crate::verify) fn check(
+    facts: &Facts,
+    uncovered: &Uncovered,
+    owners: &mut Owners,
+    report: &mut Report,
+) {
+    cells(facts, uncovered, owners, report);
+    let mut by_segment: BTreeMap<SegmentId, u64> = BTreeMap::new();
+    let complete = owners.for_each_stretch(report, &mut |report, addr, run, reached| {
+        let blocks = u64::from(run.blocks);
+        *by_segment.entry(run.segment).or_default() += blocks;
+        let coverage = &mut report.coverage;
+        coverage.blocks_allocated += blocks;
+        if reached {
+            coverage.blocks_reached += blocks;
+            return;
+        }
+        let dead = facts.segments.get(&run.segment).is_some_and(|segment| segment.dead);
+        let covered = if run.segment == SegmentId::POOL {
+            facts.complete
+        } else {
+            !uncovered.contains(facts.family_of(run.segment))
+        };
+        if dead {
+            coverage.blocks_awaiting_free += blocks;
+        } else if covered {
+            let (blocks, segment) = (run.blocks, run.segment);
+            report.add(Severity::Waste, Defect::Unreached { addr, blocks, segment });
+        } else {
+            coverage.blocks_uncovered += blocks;
+        }
+    });
+    if complete && facts.complete {
+        counts(facts, &by_segment, report);
+    }
+}
+
+/// Blocks in cells are held by the segment of their birth. Each line of history lets a block go
+/// once. As long as nothing waits to be freed, a snapshot reaches each of them.
+fn cells(facts: &Facts, uncovered: &Uncovered, owners: &mut Owners, report: &mut Report) {
+    if facts.is_settled() {
+        for reach in facts.cell_runs.values().flatten() {
+            let Expected::Segment(segment) = reach.expected else { continue };
+            let (addr, blocks) = (reach.run.addr, owners.unreached_of(reach.run));
+            if blocks > 0 && !uncovered.contains(facts.family_of(segment)) {
+                report.add(Severity::Waste, Defect::Unreached { addr, blocks, segment });
+            }
+        }
+    }
+    let mut by_line: BTreeMap<LineId, Vec<Reach>> = BTreeMap::new();
+    for (death, reaches) in &facts.cell_runs {
+        match facts.segments.get(death).filter(|segment| !segment.dead) {
+            Some(segment) => by_line.entry(segment.line).or_default().extend(reaches),
+            // The line of a dead segment may be another's by now.
+            None => drop(owners.take_in(&Owner::Cells, reaches.clone(), &|_, _| false, report)),
+        }
+    }
+    for reaches in by_line.into_values() {
+        owners.take_in(&Owner::Cells, reaches, &|_, _| false, report);
+    }
+}
+
+/// What the table counts of each segment against its blocks in the maps.
+fn counts(facts: &Facts, by_segment: &BTreeMap<SegmentId, u64>, report: &mut Report) {
+    let claimed = facts.claimed.borrow();
+    for (id, segment) in &facts.segments {
+        let counted = by_segment.get(id).copied().unwrap_or(0);
+        let stated = segment.allocated_blocks + claimed.get(id).copied().unwrap_or(0);
+        if stated != counted && !segment.uncounted {
+            report.damage(Defect::Count { what: format!("segment {id}"), stated, counted });
+        }
+    }
+    for (id, counted) in by_segment {
+        if *id != SegmentId::POOL && !facts.segments.contains_key(id) {
+            let what = format!("segment {id}, which is in no table");
+            report.damage(Defect::Count { what, stated: 0, counted: *counted });
+        }
+    }
+}
