@@ -13,8 +13,8 @@ pub mod tree; // one copy-on-write B+tree, for cluster trees and for the catalog
 pub mod pool; // superblocks, checkpoints, recovery, the space ring; heads and their logs
 pub mod catalog; // clusters, snapshots, headers, and who holds which stretch of history
 pub mod volume; // POSIX semantics of a head or of a snapshot
-pub mod service; // the use-cases: clusters, snapshots, restores, keys, mounts
 pub mod verify; // structure check with its coverage, x-ray of a pool
+pub mod service; // the use-cases: clusters, snapshots, restores, keys, mounts
 pub mod fuse; // the adapter from fuser to a volume, mount options, sessions
 pub mod control; // the wire: typed requests and replies, trait Api, server and client over a Unix socket
 pub mod daemon; // the process: settings, log, places, start and stop order, wiring
