@@ -2,6 +2,7 @@
 
 mod attributes;
 mod data;
+mod engine;
 mod failures;
 mod model;
 mod names;
