@@ -60,16 +60,6 @@ impl Volume {
         found
     }
 
-    /// The entry of that name, which must be there.
-    pub(in crate::volume) fn need_entry(
-        &self,
-        items: &(impl Items + ?Sized),
-        parent: InodeNo,
-        name: &[u8],
-    ) -> Result<Found> {
-        self.find_entry(items, parent, name)?.ok_or(VolumeError::NotFound)
-    }
-
     /// Adds an entry, whose name must not be there.
     pub(in crate::volume) fn insert_entry(
         &self,

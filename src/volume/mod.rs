@@ -13,11 +13,11 @@
 //! - Inode numbers are never used again; a directory's cookies are persistent.
 //!
 //! Locks, in the order in which they are taken:
-//! 1. [`inode::Inode::op`], by what changes a file's content (held over I/O; the inode's own);
+//! 1. `Inode::op`, by what changes a file's content (held over I/O; the inode's own);
 //!    `renames`, by what moves a directory; `numbers`, by what takes an inode number.
 //! 2. the interval gate, inside [`backing::Backing::transact`];
 //! 3. the buffer gate (shared by what changes buffers, exclusive at the cut);
-//! 4. [`inode::Inode::state`], several in ascending order of inode number, until the edits are in
+//! 4. `Inode::state`, several in ascending order of inode number, until the edits are in
 //!    the tree;
 //! 5. leaves: lookup counts, handles, the list of dirty inodes, the inode cache's shards.
 //!
