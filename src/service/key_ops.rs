@@ -62,7 +62,8 @@ impl Service {
     }
 
     fn told_key(&self, id: &EncryptionKeyId, usage: &[KeyUse], refresh: bool) -> Key {
-        let needs = usage.iter().filter(|u| self.is_meant(u, id, self.meant(id, refresh)));
+        let meant = self.meant(id, refresh);
+        let needs = usage.iter().filter(|u| self.is_meant(u, id, meant));
         let used_by = needs.count() as u64;
         let asked = refresh || id.local_name().is_some();
         let description = asked.then(|| self.registry().describe(id, Deadline::after(REFRESH)));

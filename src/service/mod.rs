@@ -43,7 +43,7 @@ use crate::crypto::EngineKey;
 use crate::keys::{AnchorKey, Keyring, KeysError, PoolConfig, Registry};
 use crate::service::answers::Answers;
 use crate::service::mounts::Table;
-use crate::sys::sync::{Mutex, RwLock};
+use crate::sys::sync::{Condvar, Mutex, RwLock};
 
 pub use background::MinuteReport;
 pub use error::ServiceError;
@@ -68,8 +68,10 @@ pub struct Service {
     clock: Clock,
     answers: Answers,
     mounts: Mutex<Table>,
-    /// Changes of the file of mount records, one at a time.
-    records: Mutex<()>,
+    /// Told whenever a line of `mounts` leaves [`mounts::Stage::Changing`].
+    mounts_changed: Condvar,
+    /// Mounts that are recorded and not there: held over changes of the file of mount records.
+    records: Mutex<Vec<records::Record>>,
     /// The largest time at which expiry was looked at.
     time_seen: Mutex<Timestamp>,
 }

@@ -1,6 +1,7 @@
 //! Mounting and unmounting, and mounts that wait for their keys.
 
 use std::path::Path;
+use std::time::Duration;
 
 use crate::base::ids::SnapshotPrefix;
 use crate::base::{ClusterId, ClusterName, ProblemCode};
@@ -9,11 +10,14 @@ use crate::service::Service;
 use crate::service::error::ServiceError;
 use crate::service::heads::Source;
 use crate::service::mounts::{
-    Entry, MountFacts, MountId, MountMeaning, MountRequest, Stage, Subject,
+    Entry, MountFacts, MountId, MountMeaning, MountRequest, Stage, Subject, Table,
 };
 use crate::service::types::Mount;
 use crate::service::unlock::waits_for_key;
 use crate::volume::VolumeOptions;
+
+/// How long the end of a mount may take that somebody else is closing.
+const END_DEADLINE: Duration = Duration::from_secs(120);
 
 /// What is to be unmounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +128,7 @@ impl Service {
             }
             Err(error) => {
                 self.mounts.lock().remove(id);
+                self.mounts_changed.notify_all();
                 Err(error)
             }
         }
@@ -144,7 +149,9 @@ impl Service {
         let gone = || ServiceError::new(ProblemCode::MountFailed, "the mount ended at once");
         let entry = table.get_mut(id).ok_or_else(gone)?;
         entry.stage = stage;
-        Ok(entry.told(facts, false))
+        let told = entry.told(facts, false);
+        self.mounts_changed.notify_all();
+        Ok(told)
     }
 
     /// Unmounts. Returns what was mounted.
@@ -224,20 +231,31 @@ impl Service {
         }
     }
 
-    /// Closes what a mount was served from. Harmless where that was done already.
+    /// Closes what a mount was served from. Where somebody else is just doing that (a session that
+    /// ends because it is being unmounted tells so itself), it waits for the end: who asked for an
+    /// unmount is answered when the last checkpoint is made.
     fn end_mount(&self, id: MountId, forget: bool) -> Result<(), ServiceError> {
         let stage = {
-            let mut table = self.mounts.lock();
+            let table = self.mounts.lock();
+            let changing =
+                |t: &mut Table| t.get_mut(id).is_some_and(|e| matches!(e.stage, Stage::Changing));
+            let (mut table, _) =
+                self.mounts_changed.wait_timeout_while(table, END_DEADLINE, changing);
             let Some(entry) = table.get_mut(id) else { return Ok(()) };
+            if matches!(entry.stage, Stage::Changing) {
+                let what = format!("{} takes long to be closed", entry.shown());
+                return Err(ServiceError::new(ProblemCode::Busy, what));
+            }
             std::mem::replace(&mut entry.stage, Stage::Changing)
         };
         let closed = match stage {
             Stage::Serving(source) => source.close(&self.catalog),
             Stage::Changing | Stage::Locked => Ok(()),
         };
-        self.mounts.lock().remove(id);
-        if forget {
-            self.write_records();
+        let entry = self.mounts.lock().remove(id);
+        self.mounts_changed.notify_all();
+        if let Some(entry) = entry {
+            self.record_ended(&entry, forget);
         }
         closed
     }

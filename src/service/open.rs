@@ -20,7 +20,7 @@ use crate::service::answers::Answers;
 use crate::service::error::ServiceError;
 use crate::service::mounts::{Mounter, Table};
 use crate::sys::clock;
-use crate::sys::sync::{Mutex, RwLock};
+use crate::sys::sync::{Condvar, Mutex, RwLock};
 
 /// Where the time comes from.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -125,7 +125,13 @@ impl Service {
         let engine_key = engine_key(&sealed, &config, options.at_hand, ask)?;
         let anchor_key = AnchorKey::of(&engine_key);
         let keyring = open_keyring(&config, now);
-        let anchor = Anchor::load(&config.anchor(), &id, &anchor_key)?;
+        let anchor = match Anchor::load(&config.anchor(), &id, &anchor_key) {
+            Err(error) if options.accept_rollback => {
+                log::warn!("{error}; it is made again");
+                None
+            }
+            other => other?,
+        };
         if let (Some(anchor), false) = (&anchor, options.accept_rollback) {
             let version = keyring.as_ref().map_or(anchor.keyring_version, Keyring::version);
             anchor.check(sealed.incarnation(), sealed.generation(), version)?;
@@ -169,7 +175,8 @@ impl Service {
             clock: options.clock,
             answers: Answers::default(),
             mounts: Mutex::new(Table::default()),
-            records: Mutex::new(()),
+            records: Mutex::default(),
+            mounts_changed: Condvar::new(),
             time_seen: Mutex::new(Timestamp::default()),
         });
         service.bury_deleted_keys()?;
@@ -225,6 +232,9 @@ impl Service {
     /// The pool's: what had been committed is safe then, in the logs.
     pub fn close(&self, force: bool, forget: bool) -> Result<(), ServiceError> {
         self.unmount_all(force, forget)?;
+        if forget {
+            self.forget_all_records();
+        }
         self.pool().close()?;
         if let Err(error) = self.store_anchor() {
             log::warn!("the last generation could not be written down: {error}");

@@ -11,13 +11,13 @@ use crate::base::{ClusterId, SnapshotId, codec};
 use crate::keys::{read_private, write_private};
 use crate::service::Service;
 use crate::service::error::ServiceError;
-use crate::service::mounts::{MountOwner, MountRequest, Subject};
+use crate::service::mounts::{Entry, MountOwner, MountRequest, Subject};
 
 const FILE_BYTES_MAX: u64 = codec::RECORD_BYTES_MAX as u64;
 
 /// One mount, as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Record {
+pub(in crate::service) struct Record {
     cluster: [u8; 16],
     snapshot: Option<u64>,
     mountpoint: Vec<u8>,
@@ -34,23 +34,49 @@ struct Records {
 
 const VERSION: u32 = 1;
 
+impl Record {
+    fn of(entry: &Entry) -> Self {
+        Self {
+            cluster: entry.cluster_id.0,
+            snapshot: entry.request.snapshot.map(|s| s.0),
+            mountpoint: entry.request.mountpoint.as_os_str().as_bytes().to_vec(),
+            options: entry.request.options.clone(),
+            uid: entry.request.owner.uid,
+            gid: entry.request.owner.gid,
+        }
+    }
+}
+
 impl Service {
-    /// Writes down what is mounted now. A failure is logged: the mounts themselves are fine.
+    /// Writes down what is mounted now, and what is recorded and could not be mounted. A failure is
+    /// logged: the mounts themselves are fine.
     pub(in crate::service) fn write_records(&self) {
-        let _one_writer = self.records.lock();
-        let mounts = {
-            let table = self.mounts.lock();
-            let record = |e: &crate::service::mounts::Entry| Record {
-                cluster: e.cluster_id.0,
-                snapshot: e.request.snapshot.map(|s| s.0),
-                mountpoint: e.request.mountpoint.as_os_str().as_bytes().to_vec(),
-                options: e.request.options.clone(),
-                uid: e.request.owner.uid,
-                gid: e.request.owner.gid,
-            };
-            table.iter().map(|(_, e)| record(e)).collect()
-        };
+        let mut absent = self.records.lock();
+        self.write_with(&mut absent);
+    }
+
+    fn write_with(&self, absent: &mut Vec<Record>) {
+        let mut mounts: Vec<Record> =
+            self.mounts.lock().iter().map(|(_, entry)| Record::of(entry)).collect();
+        absent.retain(|old| mounts.iter().all(|new| new.mountpoint != old.mountpoint));
+        mounts.extend(absent.iter().cloned());
         self.put_records(&Records { version: VERSION, mounts });
+    }
+
+    /// A mount has ended: it is forgotten, or made again at the next start.
+    pub(in crate::service) fn record_ended(&self, entry: &Entry, forget: bool) {
+        let mut absent = self.records.lock();
+        if !forget {
+            absent.push(Record::of(entry));
+        }
+        self.write_with(&mut absent);
+    }
+
+    /// Nothing is mounted at the next start.
+    pub(in crate::service) fn forget_all_records(&self) {
+        let mut absent = self.records.lock();
+        absent.clear();
+        self.write_with(&mut absent);
     }
 
     fn put_records(&self, records: &Records) {
@@ -85,35 +111,25 @@ impl Service {
 
     /// A deleted cluster's head is not mounted again.
     pub(in crate::service) fn forget_records_of(&self, cluster: ClusterId) {
-        let _one_writer = self.records.lock();
-        let mut mounts = self.read_records();
-        let before = mounts.len();
-        mounts.retain(|r| r.cluster != cluster.0 || r.snapshot.is_some());
-        if mounts.len() != before {
-            self.put_records(&Records { version: VERSION, mounts });
-        }
+        let mut absent = self.records.lock();
+        absent.retain(|r| r.cluster != cluster.0 || r.snapshot.is_some());
+        self.write_with(&mut absent);
     }
 
     /// Makes the recorded mounts again, each for itself: one that fails is logged and told, and
     /// stays recorded. Returns mount point and error of those that failed.
     #[must_use]
     pub fn remount(&self) -> Vec<(PathBuf, ServiceError)> {
-        let records = self.read_records();
+        let recorded = self.read_records();
+        // All stay recorded until they are there: a crash in the middle loses none.
+        self.records.lock().clone_from(&recorded);
         let mut failed = Vec::new();
-        let mut kept = Vec::new();
-        for record in records {
+        for record in recorded {
             let place = PathBuf::from(OsString::from_vec(record.mountpoint.clone()));
             if let Err(error) = self.mount_again(&record, place.clone()) {
                 log::error!("'{}' was not mounted again: {error}", place.display());
                 failed.push((place, error));
-                kept.push(record);
             }
-        }
-        if !kept.is_empty() {
-            let _one_writer = self.records.lock();
-            let mut mounts = self.read_records();
-            mounts.extend(kept);
-            self.put_records(&Records { version: VERSION, mounts });
         }
         failed
     }
