@@ -1,5 +1,6 @@
 //! Mounting and unmounting, and mounts that wait for their keys.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -160,8 +161,13 @@ impl Service {
     /// [`ProblemCode::NotMounted`], [`ProblemCode::Busy`]; the pool's: the mount has ended then,
     /// and what had been committed is safe in the log.
     pub fn umount(&self, what: &UmountWhat<'_>, force: bool) -> Result<Vec<Mount>, ServiceError> {
-        let (ids, named) = self.mounts_meant(what)?;
+        let (ids, subject, named) = self.mounts_meant(what)?;
         if ids.is_empty() {
+            let place = match what {
+                UmountWhat::Place(place) => Some(place.as_os_str().as_bytes()),
+                _ => None,
+            };
+            self.forget_absent(|of, at| Some(of) == subject || Some(at) == place);
             let detail = format!("{named} is not mounted");
             return Err(ServiceError::new(ProblemCode::NotMounted, detail)
                 .with_hint("strongroom status lists the mounts"));
@@ -169,11 +175,15 @@ impl Service {
         ids.into_iter().map(|id| self.unmount(id, force, true)).collect()
     }
 
-    fn mounts_meant(&self, what: &UmountWhat<'_>) -> Result<(Vec<MountId>, String), ServiceError> {
+    fn mounts_meant(
+        &self,
+        what: &UmountWhat<'_>,
+    ) -> Result<(Vec<MountId>, Option<Subject>, String), ServiceError> {
         let subject = match what {
             UmountWhat::Place(place) => {
                 let found = self.mounts.lock().at(place).map(|(id, _)| id);
-                return Ok((found.into_iter().collect(), format!("'{}'", place.display())));
+                let named = format!("'{}'", place.display());
+                return Ok((found.into_iter().collect(), None, named));
             }
             UmountWhat::Cluster(name) => Subject::Cluster(self.catalog.cluster(name)?.id),
             UmountWhat::Snapshot(prefix) => Subject::Snapshot(self.resolve(prefix)?),
@@ -185,7 +195,7 @@ impl Service {
         };
         let table = self.mounts.lock();
         let ids = table.iter().filter(|(_, e)| e.subject == subject).map(|(id, _)| id).collect();
-        Ok((ids, named))
+        Ok((ids, Some(subject), named))
     }
 
     /// Unmounts everything; what is busy is told after all others are gone.

@@ -179,6 +179,7 @@ impl Service {
             mounts_changed: Condvar::new(),
             time_seen: Mutex::new(Timestamp::default()),
         });
+        service.load_records();
         service.bury_deleted_keys()?;
         service.store_anchor()?;
         Ok(service)

@@ -47,6 +47,13 @@ impl Record {
     }
 }
 
+impl Record {
+    fn subject(&self) -> Subject {
+        let cluster = Subject::Cluster(ClusterId(self.cluster));
+        self.snapshot.map_or(cluster, |id| Subject::Snapshot(SnapshotId(id)))
+    }
+}
+
 impl Service {
     /// Writes down what is mounted now, and what is recorded and could not be mounted. A failure is
     /// logged: the mounts themselves are fine.
@@ -109,6 +116,19 @@ impl Service {
         }
     }
 
+    /// Takes in what an earlier run recorded.
+    pub(in crate::service) fn load_records(&self) {
+        *self.records.lock() = self.read_records();
+    }
+
+    /// What is not mounted, and was to be mounted at the next start, is not: it was unmounted by
+    /// name.
+    pub(in crate::service) fn forget_absent(&self, meant: impl Fn(Subject, &[u8]) -> bool) {
+        let mut absent = self.records.lock();
+        absent.retain(|r| !meant(r.subject(), &r.mountpoint));
+        self.write_with(&mut absent);
+    }
+
     /// A deleted cluster's head is not mounted again.
     pub(in crate::service) fn forget_records_of(&self, cluster: ClusterId) {
         let mut absent = self.records.lock();
@@ -120,9 +140,8 @@ impl Service {
     /// stays recorded. Returns mount point and error of those that failed.
     #[must_use]
     pub fn remount(&self) -> Vec<(PathBuf, ServiceError)> {
-        let recorded = self.read_records();
         // All stay recorded until they are there: a crash in the middle loses none.
-        self.records.lock().clone_from(&recorded);
+        let recorded = self.records.lock().clone();
         let mut failed = Vec::new();
         for record in recorded {
             let place = PathBuf::from(OsString::from_vec(record.mountpoint.clone()));
@@ -138,8 +157,7 @@ impl Service {
         let id = ClusterId(record.cluster);
         let options = record.options.clone();
         let owner = MountOwner { uid: record.uid, gid: record.gid };
-        let subject =
-            record.snapshot.map_or(Subject::Cluster(id), |s| Subject::Snapshot(SnapshotId(s)));
+        let subject = record.subject();
         match subject {
             Subject::Snapshot(snapshot) => {
                 let info = self.catalog.snapshot(snapshot)?;

@@ -129,3 +129,45 @@ fn a_session_that_ends_by_itself_closes_the_head() {
     assert!(world.service.mounts().is_empty());
     world.mount("db");
 }
+
+#[test]
+fn what_is_recorded_stays_so_until_it_is_mounted_or_unmounted_by_name() {
+    let world = World::new();
+    world.create("a", None);
+    world.create("b", None);
+    world.mount("a");
+    // A start that makes no mounts again, and another mount then: neither forgets.
+    let world = world.crashed(1);
+    world.mount("b");
+    let id = *world.mounter.state.lock().mounts.keys().next().unwrap();
+    world.service.mount_ended(id, false);
+    let world = world.crashed(2);
+    let error = world.service.umount(&UmountWhat::Cluster(&name("b")), false).unwrap_err();
+    assert_eq!(error.code, ProblemCode::NotMounted);
+    assert!(world.service.remount().is_empty());
+    let places: Vec<_> = world.service.mounts().iter().map(|m| m.mountpoint.clone()).collect();
+    assert_eq!(places, [Path::new("/mnt/a")]);
+}
+
+#[test]
+fn an_unmount_and_the_end_of_its_session_at_the_same_time_close_once() {
+    let world = World::new();
+    world.create("db", None);
+    for round in 0..20u8 {
+        world.mount("db");
+        world.write("/mnt/db", "f", &[round; 5000]);
+        let id = *world.mounter.state.lock().mounts.keys().next().unwrap();
+        let service = world.service.clone();
+        let ended = crate::sys::threads::spawn("ended", move || service.mount_ended(id, true));
+        // Whoever comes second finds it unmounted or being so; none returns before it is closed.
+        let unmounted = world.service.umount(&UmountWhat::Cluster(&name("db")), false);
+        if let Err(error) = unmounted {
+            assert!(matches!(error.code, ProblemCode::NotMounted | ProblemCode::Busy));
+        }
+        ended.join().unwrap();
+        world.mounter.state.lock().mounts.clear();
+        world.mount("db");
+        assert_eq!(world.read("/mnt/db", "f").unwrap(), [round; 5000]);
+        world.umount("db");
+    }
+}
