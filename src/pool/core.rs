@@ -39,6 +39,8 @@ pub(in crate::pool) struct Core {
     pub node_store: Arc<PoolNodes>,
     /// Nodes, cached.
     pub nodes: Arc<Nodes>,
+    /// Dirty nodes of one head at which a checkpoint is due.
+    pub dirty_nodes_max: usize,
     /// Read side around each change, never over I/O; write side only at the cut.
     pub gate: RwLock<Interval>,
     /// Who may still read what was freed.
@@ -62,6 +64,7 @@ pub(in crate::pool) struct CoreParts {
     pub data: Arc<DataStore>,
     pub node_store: Arc<PoolNodes>,
     pub nodes: Arc<Nodes>,
+    pub dirty_nodes_max: usize,
     pub interval: Interval,
     pub readers: Readers,
     pub due: Due,
@@ -78,6 +81,7 @@ impl Core {
             data: parts.data,
             node_store: parts.node_store,
             nodes: parts.nodes,
+            dirty_nodes_max: parts.dirty_nodes_max,
             gate: RwLock::new(parts.interval),
             readers: parts.readers,
             due: parts.due,

@@ -20,6 +20,8 @@ use crate::tree::{Nodes, Tree};
 
 /// Generations skipped at every opening: above anything that a log can hold (rule 1).
 const OPEN_SKIP: u64 = 16;
+/// The dirty limit of a head with the smallest cache, in nodes.
+const DIRTY_NODES_MIN: usize = 64;
 
 /// How a pool is opened.
 #[derive(Clone, Debug)]
@@ -150,6 +152,7 @@ struct Opening {
     space: Arc<Space>,
     node_store: Arc<PoolNodes>,
     nodes: Arc<Nodes>,
+    dirty_nodes_max: usize,
     readers: Readers,
     catalog: Tree,
     serial: Serial,
@@ -188,10 +191,21 @@ impl Opening {
         ring.replay(&*device, &space)?;
         let node_bytes = clear.node_bytes as usize;
         let node_store = Arc::new(PoolNodes::new(device.clone(), space.clone(), node_bytes));
-        let nodes = Arc::new(Nodes::new(node_store.clone(), options.cache_bytes)?);
+        let nodes = Arc::new(Nodes::new(node_store.clone(), options.cache_bytes / 2)?);
+        let dirty_nodes_max = (options.cache_bytes / 4 / node_bytes).max(DIRTY_NODES_MIN);
         let serial = Serial { clear, payload, ring, slot_key, idle: false };
         let due = Due::new(options.checkpoint_interval);
-        Ok(Self { device, space, node_store, nodes, readers, catalog, serial, due })
+        Ok(Self {
+            device,
+            space,
+            node_store,
+            nodes,
+            dirty_nodes_max,
+            readers,
+            catalog,
+            serial,
+            due,
+        })
     }
 
     /// The ring may show that a superblock after the newest readable one was durable.
@@ -220,6 +234,7 @@ impl Opening {
             data,
             node_store: self.node_store,
             nodes: self.nodes,
+            dirty_nodes_max: self.dirty_nodes_max,
             interval,
             readers: self.readers,
             due: self.due,

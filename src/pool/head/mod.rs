@@ -19,6 +19,7 @@ mod tests;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 pub use open::OpenHead;
 pub use reserve::Reservation;
@@ -32,9 +33,12 @@ use crate::crypto::{ClusterKey, LogSeed, NameHashKey};
 use crate::pool::core::Core;
 use crate::pool::log::writer::LogWriter;
 use crate::pool::{Kill, PoolError};
+use crate::sys::clock;
 use crate::sys::sync::RwLock;
 use crate::tree::{NodeKills, Tree};
 
+/// Longest that one change is held back while the tree has too many dirty nodes.
+const SLOW_DOWN_MAX: Duration = Duration::from_millis(10);
 /// Longest run that one piece of data is allocated as, in blocks (1 MiB).
 const RUN_BLOCKS_MAX: u32 = 256;
 
@@ -181,6 +185,7 @@ impl Head {
         f: impl FnOnce(&mut Txn<'_>) -> Result<R, E>,
     ) -> Result<R, E> {
         self.core.throttle()?;
+        self.slow_down();
         let interval = self.core.gate.read();
         if self.closed.load(Ordering::Acquire) {
             return Err(PoolError::Wiped.into());
@@ -252,6 +257,17 @@ impl Head {
     /// still buffered.
     pub fn mark(&self) {
         self.log.mark();
+    }
+
+    /// Above the dirty limit each change waits a little, the more the further above, so that the
+    /// checkpoint that was asked for catches up; nobody waits for it as a whole (rule 19).
+    fn slow_down(&self) {
+        let max = self.core.dirty_nodes_max;
+        let excess = self.state.read().tree.dirty_nodes().saturating_sub(max);
+        if excess > 0 {
+            let share = (excess as f64 / max as f64).min(1.0);
+            clock::sleep(SLOW_DOWN_MAX.mul_f64(share));
+        }
     }
 
     fn drain(&self, why: Drain) -> Result<(), PoolError> {

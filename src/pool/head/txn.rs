@@ -8,6 +8,7 @@ use super::Head;
 use crate::base::cursor::Writer;
 use crate::base::units::Generation;
 use crate::block::{BlockRef, Prepared, Run, SpaceEntry};
+use crate::pool::DueReason;
 use crate::pool::core::{Core, Interval};
 use crate::pool::log::record::{Claim, Edit, encode_edit};
 use crate::pool::log::writer::Group;
@@ -210,8 +211,12 @@ impl<'a> Txn<'a> {
             return Err(error);
         }
         self.head.log.append(group);
+        let dirty_nodes = state.tree.dirty_nodes();
         drop(state);
         core.due.note_change();
+        if dirty_nodes >= core.dirty_nodes_max {
+            core.due.request(DueReason::Dirty);
+        }
         Ok(())
     }
 
