@@ -250,7 +250,10 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>) -> io::Result<()> {
     let peer = Arc::new(sys::peer::of(&stream)?);
     let stream = UnixStream::from_std(stream)?;
     let answered = Arc::new(Notify::new());
+    // A request is in flight until its answer is written, not only until it is known.
+    let active = crate::sys::sync::Mutex::new(None);
     let service = service_fn(|request| {
+        *active.lock() = Some(shared.enter());
         let (shared, peer, answered) =
             (Arc::clone(&shared), Arc::clone(&peer), Arc::clone(&answered));
         async move {

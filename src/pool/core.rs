@@ -107,6 +107,11 @@ impl Core {
         }
     }
 
+    /// The pool's last word: nothing is changed any more, and nothing is wrong.
+    pub fn close(&self) {
+        self.failed.lock().get_or_insert_with(|| "it was closed".to_owned());
+    }
+
     /// Makes the pool read-only; the first reason stays.
     pub fn fail(&self, reason: &(impl std::fmt::Display + ?Sized)) {
         let mut failed = self.failed.lock();

@@ -370,7 +370,7 @@ impl Pool {
         if self.core.failure().is_none() {
             self.checkpoint(CutPlan::default())?;
             self.settle_slots()?;
-            self.core.fail("it was closed");
+            self.core.close();
         }
         self.stop_waiting();
         self.core.nodes.wipe();
