@@ -385,7 +385,8 @@ impl KeysError {
                 "if an older copy was put there on purpose: --accept-rollback".to_owned()
             }
             Self::RootSecretMissing { .. } => {
-                "give one: --root-secret file:PATH, --passphrase-file FILE or --recovery-key FILE"
+"bring it back: strongroom config restore FILE; or open with the recovery key: \
+                 strongroom daemon --recovery-key FILE"
                     .to_owned()
             }
             Self::RootSecretWrong { .. } => {

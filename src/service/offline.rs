@@ -186,7 +186,15 @@ fn make_device(new: &NewPool, made: &mut Made) -> Result<Arc<dyn Device>, Servic
     let there = std::fs::metadata(&new.path).ok();
     let on_block_device = there.as_ref().is_some_and(|m| m.file_type().is_block_device());
     if !on_block_device {
-        let device = device::create(&new.path, new.size_bytes)?;
+        let device = device::create(&new.path, new.size_bytes).map_err(|error| {
+            let error = ServiceError::from(error);
+            match error.code {
+                ProblemCode::PoolExists => {
+                    error.with_hint("use it as it is, or choose another place: --pool PATH")
+                }
+                _ => error,
+            }
+        })?;
         if there.is_none() && new.path.is_dir() {
             made.directories.push(new.path.clone());
         }
