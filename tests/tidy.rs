@@ -132,7 +132,8 @@ fn sources() -> Vec<Source> {
     all
 }
 
-/// Files that a parent declares as `#[cfg(test)] mod name;` are tests as a whole.
+/// Files that a parent declares as `#[cfg(test)] mod name;` are tests as a whole, and so are the
+/// modules that they declare.
 fn mark_test_files(all: &mut [Source]) {
     let mut test_files = BTreeSet::new();
     for source in &*all {
@@ -141,6 +142,18 @@ fn mark_test_files(all: &mut [Source]) {
             if let ("#[cfg(test)]", Some(name)) = (pair[0], declared_module(pair[1])) {
                 test_files.extend(module_files(&source.path, name));
             }
+        }
+    }
+    loop {
+        let known = test_files.len();
+        let of_tests: Vec<_> = all.iter().filter(|s| test_files.contains(&s.path)).collect();
+        for source in of_tests {
+            for name in source.code.lines().filter_map(declared_module) {
+                test_files.extend(module_files(&source.path, name));
+            }
+        }
+        if test_files.len() == known {
+            break;
         }
     }
     for source in all {
