@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::base::{
     ClusterId, ClusterName, EncryptionKeyId, KeyAnswer, PoolId, SnapshotId, Timestamp,
 };
-use crate::catalog::SnapshotKind;
-use crate::pool::{PoolState, ShredScope};
+pub use crate::catalog::{Frequency, SnapshotKind};
+pub use crate::pool::{PoolState, ShredScope};
 use crate::service::mounts::MountFacts;
 
 /// How the customer key of a header does.
