@@ -10,6 +10,7 @@ mod confirm;
 mod context;
 mod daemon_command;
 mod generate;
+mod inspect;
 mod keys;
 mod mount_helper;
 mod mounts;
@@ -102,8 +103,8 @@ fn dispatch(line: CommandLine) -> Outcome {
         Command::Snapshot(command) => snapshots::run(&context, command),
         Command::Restore(request) => restore::run(&context, request),
         Command::Key(command) => keys::run(&context, command),
-        Command::Check => offline::check(&context),
-        Command::Debug(command) => offline::debug(&context, command),
+        Command::Check => inspect::check(&context),
+        Command::Debug(command) => inspect::debug(&context, &command),
         Command::Completions { shell } => generate::completions(&context, shell),
         Command::Man { dir } => generate::man(&context, &dir),
     }

@@ -1,5 +1,4 @@
-//! Commands that work on a pool without a daemon: `init`, `config`, `pool upgrade`, `pool new-id`,
-//! `check`, `debug`.
+//! Commands that work on a pool without a daemon: `init`, `config`, `pool upgrade`, `pool new-id`.
 
 use std::path::Path;
 
@@ -172,13 +171,4 @@ pub(in crate::cli) fn new_id(context: &Context) -> Outcome {
     let detail = format!("{pool}: a pool's identity cannot be changed by this version");
     Err(Problem::new(ProblemCode::Unsupported, detail)
         .with_hint("use a copy on another machine, or with another STRONGROOM_CONFIG"))
-}
-
-pub(in crate::cli) fn check(context: &Context) -> Outcome {
-    let pool = context.places.pool.display();
-    Err(Problem::new(ProblemCode::Unsupported, format!("{pool} cannot be checked")))
-}
-
-pub(in crate::cli) fn debug(context: &Context, _: crate::cli::args::DebugCommand) -> Outcome {
-    check(context)
 }

@@ -11,7 +11,7 @@ use crate::control::types::*;
 use crate::control::{Api, Call, Gauge, Problem, Reply};
 use crate::daemon::ending::{End, Ender};
 use crate::daemon::told;
-use crate::pool::PoolState as InnerState;
+use crate::service::types::PoolState as InnerState;
 use crate::service::{MountOwner, MountRequest, RootSecretSpec, Service, UmountWhat, Which};
 
 /// What answers on the control socket.

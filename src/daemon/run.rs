@@ -159,7 +159,7 @@ fn defect(what: &'static str) -> impl FnOnce(std::io::Error) -> Problem {
 /// Keeps keys in memory as far as this process may; what it may not is a line for people.
 fn harden() -> Vec<String> {
     std::panic::set_hook(Box::new(|info| log::error!("defect: {info}")));
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    sys::process::private_umask();
     let steps: [(&str, std::io::Result<()>); 4] = [
         ("memory of the daemon can be read by its user's debuggers", sys::process::not_dumpable()),
         ("a crash may leave a core with keys in it", sys::process::no_core()),
@@ -207,7 +207,7 @@ fn open(
     request.checkpoint_interval = settings.checkpoint_interval;
     request.accept_rollback = options.accept_rollback;
     if let Some(path) = &options.recovery_key {
-        request.at_hand = AtHand { recovery: Some(recovery_key(path)?), ..AtHand::default() };
+        request.at_hand = recovery_key(path)?;
     }
     // Why nobody could be asked says more than that there was no secret.
     let mut refused = None;
@@ -222,7 +222,8 @@ fn open(
     service.map_err(|error| refused.unwrap_or_else(|| opened(error)))
 }
 
-fn recovery_key(path: &Path) -> Result<crate::crypto::RootSecret, Problem> {
+/// The recovery key in a file, at hand.
+fn recovery_key(path: &Path) -> Result<AtHand, Problem> {
     let failed = |e: crate::keys::KeysError| told::problem(e.into());
     let bytes = crate::keys::read_private(path, RECOVERY_FILE_BYTES_MAX).map_err(failed)?;
     let bytes = zeroize::Zeroizing::new(bytes.ok_or_else(|| {
@@ -233,7 +234,8 @@ fn recovery_key(path: &Path) -> Result<crate::crypto::RootSecret, Problem> {
         let detail = format!("{} holds no recovery key", path.display());
         Problem::new(ProblemCode::RootSecret, detail)
     })?;
-    parse_recovery_key(text).map_err(failed)
+    let recovery = Some(parse_recovery_key(text).map_err(failed)?);
+    Ok(AtHand { recovery, ..AtHand::default() })
 }
 
 fn bind(places: &Places, settings: &Settings) -> Result<Server, Problem> {

@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use crate::base::ProblemCode;
-use crate::catalog::{Frequency, SnapshotKind};
 use crate::control::Problem;
 use crate::control::types as wire;
-use crate::pool::PoolState;
-use crate::service::{ServiceError, types as told};
+use crate::service::types::{self as told, Frequency, PoolState, ShredScope, SnapshotKind};
+use crate::service::{ServiceError, offline};
 
 /// A refusal.
 pub(in crate::daemon) fn problem(error: ServiceError) -> Problem {
@@ -18,7 +17,7 @@ fn path(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn shredded(scope: Option<crate::pool::ShredScope>) -> Option<String> {
+fn shredded(scope: Option<ShredScope>) -> Option<String> {
     scope.map(|s| s.as_str().to_owned())
 }
 
@@ -215,7 +214,7 @@ pub(in crate::daemon) fn status(s: told::Status, more_warnings: &[String]) -> wi
         pid: crate::sys::process::pid(),
         version: version.clone(),
         daemon_version: version,
-        format_version: crate::pool::superblock::VERSION,
+        format_version: offline::FORMAT_VERSION,
         pool: pool(s.pool),
         clusters: s.clusters.into_iter().map(cluster).collect(),
         mounts: s.mounts.into_iter().map(mount).collect(),

@@ -21,6 +21,7 @@ mod heads;
 mod key_ops;
 mod mount_ops;
 pub mod mounts;
+pub mod inspect;
 pub mod offline;
 mod open;
 mod records;

@@ -77,7 +77,7 @@ impl OpenService {
 pub type AskPassphrase<'a> = &'a mut dyn FnMut() -> Option<Zeroizing<Vec<u8>>>;
 
 /// Opens the engine key; the passphrase is asked for only where nothing else opens it.
-fn engine_key(
+pub(in crate::service) fn engine_key(
     sealed: &Sealed,
     config: &PoolConfig,
     mut at_hand: AtHand,

@@ -132,6 +132,11 @@ pub fn detach(keep_stderr: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Files that this process makes are nobody else's, unless it says so.
+pub fn private_umask() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
 /// Closes every descriptor but the three standard streams: those that a careless parent let through.
 /// To be called before anything in this process holds one.
 ///

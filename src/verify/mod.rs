@@ -21,8 +21,10 @@ mod segments;
 mod structure;
 mod superblocks;
 mod trees;
+mod volume_items;
 pub mod xray;
 
 pub use coverage::{Coverage, LogCoverage, LogState, TreeCoverage, TreeState};
 pub use findings::{Defect, Finding, Owner, Report, Severity};
 pub use structure::{CheckOptions, ItemRuns, KeySource, check};
+pub use volume_items::volume_items;

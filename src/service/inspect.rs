@@ -1,0 +1,140 @@
+//! Looking at a pool that no daemon serves: checked, or shown for people who debug. Nothing is
+//! written and nothing replayed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::base::ids::SnapshotPrefix;
+use crate::base::{BlockAddr, ClusterName, ProblemCode};
+use crate::catalog::Catalog;
+use crate::device::{self, Device, Mode};
+use crate::keys::{AtHand, ConfigDir, Deadline, Keyring, LocalProvider, Registry, envelope};
+use crate::pool::{self, OpenOptions, Pool, PoolError};
+use crate::service::error::ServiceError;
+use crate::service::open::{AskPassphrase, engine_key};
+use crate::service::unlock::KEY_DEADLINE;
+use crate::verify::{self, CheckOptions, Report, xray};
+
+/// What to show.
+pub enum Look<'a> {
+    /// The superblock copies.
+    Superblocks,
+    /// The header of a cluster.
+    ClusterHeader(&'a ClusterName),
+    /// The header of a snapshot.
+    SnapshotHeader(&'a SnapshotPrefix),
+    /// Every node of the catalog, a line each.
+    Nodes,
+    /// One node of the catalog.
+    Node(u64),
+    /// Every log, or that of a cluster.
+    Logs(Option<&'a ClusterName>),
+    /// Every region, a line each.
+    Regions,
+    /// One region.
+    Region(u64),
+}
+
+/// A pool that is open for looking.
+pub struct Inspection {
+    device: Arc<dyn Device>,
+    pool: Arc<Pool>,
+    registry: Registry,
+}
+
+fn missing(what: String) -> ServiceError {
+    ServiceError::new(ProblemCode::NotFound, what)
+}
+
+impl Inspection {
+    /// Opens a pool for looking, under the lock that a daemon would hold.
+    ///
+    /// # Errors
+    /// [`ProblemCode::PoolBusy`] while a daemon serves it; what else opening says.
+    pub fn open(
+        config: &ConfigDir,
+        path: &Path,
+        ask: AskPassphrase<'_>,
+    ) -> Result<Self, ServiceError> {
+        let placed = |e: ServiceError| e.while_doing(path.display());
+        let device = device::open(path, Mode::ReadWrite).map_err(|e| placed(e.into()))?;
+        let sealed = pool::probe(&device).map_err(|e: PoolError| placed(e.into()))?;
+        let folder = config.pool(&sealed.pool_id());
+        let engine = engine_key(&sealed, &folder, AtHand::default(), ask)?;
+        let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+        let pool = sealed.unlock(engine, options).map_err(|e: PoolError| placed(e.into()))?;
+        let mut registry = Registry::new();
+        match Keyring::open(&folder) {
+            Ok(keyring) => registry.register(Arc::new(LocalProvider::new(Arc::new(keyring)))),
+            Err(error) => log::warn!("clusters under embedded keys stay locked: {error}"),
+        }
+        Ok(Self { device, pool, registry })
+    }
+
+    /// Checks everything that the keys at hand reach, and the checksum of every block.
+    #[must_use]
+    pub fn check(&self) -> Report {
+        let options = CheckOptions { items: &verify::volume_items, data: true };
+        let id = self.pool.id();
+        verify::check(&self.pool, &options, &mut |cluster, keys| {
+            let deadline = Deadline::after(KEY_DEADLINE);
+            envelope::open(&self.registry, id, cluster, keys, deadline).ok()
+        })
+    }
+
+    /// Shows a part of the pool.
+    ///
+    /// # Errors
+    /// Where there is no such part, or it cannot be read.
+    pub fn look(&self, look: &Look<'_>) -> Result<Value, ServiceError> {
+        let pool = &self.pool;
+        match look {
+            Look::Superblocks => shown(&xray::superblocks(&*self.device, Some(pool))?),
+            Look::ClusterHeader(name) => {
+                let header = xray::header(pool, xray::HeaderOf::Cluster(name))?;
+                shown(&header.ok_or_else(|| ServiceError::cluster_not_found(name))?)
+            }
+            Look::SnapshotHeader(prefix) => {
+                let catalog = Catalog::open(Arc::clone(pool))?;
+                let ids = catalog.snapshot_ids();
+                let mut found = ids.into_iter().filter(|id| prefix.matches(*id));
+                let id = match (found.next(), found.next()) {
+                    (Some(id), None) => id,
+                    (None, _) => return Err(ServiceError::snapshot_not_found(prefix)),
+                    (Some(_), Some(_)) => {
+                        let what = format!("{prefix} names several snapshots");
+                        return Err(ServiceError::new(ProblemCode::SnapshotAmbiguous, what));
+                    }
+                };
+                let header = xray::header(pool, xray::HeaderOf::Snapshot(id))?;
+                shown(&header.ok_or_else(|| ServiceError::snapshot_not_found(id))?)
+            }
+            Look::Nodes => shown(&xray::nodes(pool)),
+            Look::Node(addr) => {
+                let node = xray::node(pool, BlockAddr(*addr));
+                let none = || missing(format!("the catalog has no node at block {addr}"));
+                shown(&node.ok_or_else(none)?)
+            }
+            Look::Logs(name) => {
+                let of = match name {
+                    Some(name) => Some(Catalog::open(Arc::clone(pool))?.cluster(name)?.id),
+                    None => None,
+                };
+                shown(&xray::logs(pool, of)?)
+            }
+            Look::Regions => shown(&xray::regions(pool)?),
+            Look::Region(index) => {
+                let none = || missing(format!("the pool has no region {index}"));
+                let number = u32::try_from(*index).map_err(|_| none())?;
+                shown(&xray::region(pool, number)?.ok_or_else(none)?)
+            }
+        }
+    }
+}
+
+fn shown<T: serde::Serialize>(value: &T) -> Result<Value, ServiceError> {
+    serde_json::to_value(value)
+        .map_err(|e| ServiceError::new(ProblemCode::Internal, format!("cannot be shown: {e}")))
+}
