@@ -11,7 +11,7 @@ use hyper::header::{
 };
 use hyper::{Request, Response, StatusCode};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use crate::base::{ProblemCode, limits};
 use crate::control::api::{Api, Call, Progress, Reply};
@@ -118,10 +118,10 @@ async fn read_body(headers: &HeaderMap, mut body: Incoming, patience: Patience) 
         }
         return too_large();
     }
-    let end = Instant::now() + patience.body;
+    let end = sys::clock::monotonic() + patience.body;
     let mut out = Vec::new();
     while !body.is_end_stream() {
-        let wait = patience.stall.min(end.saturating_duration_since(Instant::now()));
+        let wait = patience.stall.min(end.saturating_sub(sys::clock::monotonic()));
         let frame = match timeout(wait, body.frame()).await {
             Err(_) => {
                 let detail = "the body did not arrive in time";
