@@ -7,54 +7,22 @@ use std::sync::Arc;
 
 use strongroom::base::cursor::{Reader, Writer};
 use strongroom::base::units::BLOCK_SIZE;
-use strongroom::base::{BlockAddr, ClusterId, ClusterName, Generation, PoolId, SegmentId};
+use strongroom::base::{BlockAddr, ClusterId, ClusterName, Generation, SegmentId};
 use strongroom::base::{SnapshotId, Timestamp};
 use strongroom::block::{BlockRef, Run};
 use strongroom::catalog::{
     Budget, Catalog, CatalogError, Header, InPlace, NewCluster, NewSnapshot, Replacement,
-    SnapshotKind, Target, reseal_root,
+    SnapshotKind, Target,
 };
-use strongroom::crypto::{self, ClusterKey, ClusterSecret, EngineKey, HeaderKeys, HeaderSalt};
-use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
-use strongroom::pool::{self, CreateOptions, CutPlan, Head, OpenOptions, View};
+use strongroom::pool::{self, CutPlan, Head, View};
 use strongroom::tree::Key;
 use strongroom::verify;
 
+use crate::pools::{header_keys, key_of, new_device, open, open_for_reading, resealed};
+
 /// What a tree holds: item -> (blocks, fill).
 type Contents = BTreeMap<u64, (u32, u8)>;
-
-fn engine_key() -> EngineKey {
-    EngineKey::from_bytes(&[1; 32])
-}
-
-fn new_device() -> Arc<SimDevice> {
-    let sim = SimDevice::new(256 << 20);
-    let device: Arc<dyn Device> = sim.clone();
-    let options = CreateOptions {
-        pool_id: PoolId([3; 16]),
-        node_bytes: 16 << 10,
-        engine_key: engine_key(),
-        wraps: Vec::new(),
-        now: Timestamp::default(),
-    };
-    pool::create(&device, options).unwrap();
-    sim
-}
-
-fn open(sim: &Arc<SimDevice>) -> Arc<Catalog> {
-    let device: Arc<dyn Device> = sim.clone();
-    let sealed = pool::probe(&device).unwrap();
-    let pool = sealed.unlock(engine_key(), OpenOptions::default()).unwrap();
-    Catalog::open(pool).unwrap()
-}
-
-/// As a check opens it: nothing is replayed or written.
-fn open_for_reading(sim: &Arc<SimDevice>) -> Arc<pool::Pool> {
-    let device: Arc<dyn Device> = sim.clone();
-    let options = OpenOptions { read_only: true, ..OpenOptions::default() };
-    pool::probe(&device).unwrap().unlock(engine_key(), options).unwrap()
-}
 
 /// What is allocated is what is reached, once, in the segment of its birth, with its checksum.
 fn assert_sound(pool: &Arc<pool::Pool>) {
@@ -149,42 +117,6 @@ fn contents(view: &View) -> Contents {
         out.entry(n).or_insert((0, extent.fill)).0 += extent.run.blocks;
     }
     out
-}
-
-fn header_keys(catalog: &Catalog) -> HeaderKeys {
-    HeaderKeys {
-        wraps: Vec::new(),
-        plain: Some(ClusterSecret::random()),
-        salt: HeaderSalt(strongroom::sys::random::array()),
-        ck_id: catalog.new_ck_id(),
-    }
-}
-
-/// What the room above does: unwraps the secret that a header holds.
-fn key_of(catalog: &Catalog, cluster: ClusterId, keys: &HeaderKeys) -> ClusterKey {
-    let secret = keys.plain.as_ref().unwrap();
-    crypto::cluster_key(secret, &keys.salt, &catalog.pool().id(), &cluster, keys.ck_id)
-}
-
-/// The same tree under other keys, for `to`.
-fn resealed(
-    catalog: &Catalog,
-    from: ClusterId,
-    header: &Header,
-    to: ClusterId,
-    keys: HeaderKeys,
-) -> Header {
-    let mut new = header.dup();
-    new.keys = keys;
-    new.sealed_root = reseal_root(
-        header,
-        &key_of(catalog, from, &header.keys),
-        &catalog.root_context(from, header),
-        &key_of(catalog, to, &new.keys),
-        &catalog.root_context(to, &new),
-    )
-    .unwrap();
-    new
 }
 
 struct Cluster {

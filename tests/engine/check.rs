@@ -1,0 +1,259 @@
+//! The check itself: what is wrong is found and named, and nothing makes it panic.
+
+use std::sync::Arc;
+
+use strongroom::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64};
+use strongroom::base::{BlockAddr, ClusterId, SnapshotId, Timestamp};
+use strongroom::catalog::{Catalog, Header, NewCluster, NewSnapshot, SnapshotKind, Target};
+use strongroom::crypto::{self, ClusterSecret, HeaderKeys, Wrap};
+use strongroom::device::Device;
+use strongroom::device::sim::SimDevice;
+use strongroom::pool::{self, OpenOptions, Pool, superblock};
+use strongroom::verify::{self, CheckOptions, Defect, Owner, Report, Severity, TreeState, xray};
+use strongroom::volume::{Caller, OpenFlags, ROOT_INODE, Volume, VolumeOptions};
+
+use crate::pools::{engine_key, header_keys, key_of, new_device, open, open_for_reading};
+
+const ROOT: Caller = Caller { uid: 0, gid: 0, umask: 0o022, pid: 1 };
+const CLUSTER: ClusterId = ClusterId([5; 16]);
+const SNAPSHOT: SnapshotId = SnapshotId(77);
+
+fn mounted(catalog: &Catalog) -> (Arc<pool::Head>, Arc<Volume>) {
+    let header = catalog.header(Target::Cluster(CLUSTER)).unwrap();
+    let key = key_of(catalog, CLUSTER, &header.keys);
+    let head = catalog.open_head(&"db".parse().unwrap(), key).unwrap();
+    let options = VolumeOptions { background: false, ..VolumeOptions::default() };
+    let volume = Volume::open_head(Arc::clone(&head), options).unwrap();
+    (head, volume)
+}
+
+fn write_file(volume: &Volume, name: &str, fill: u8) {
+    let flags = OpenFlags { write: true, truncate: false };
+    let (entry, handle) = volume.create(ROOT_INODE, name.as_bytes(), 0o644, flags, &ROOT).unwrap();
+    volume.write(entry.attr.ino, 0, &vec![fill; 40 * BLOCK_SIZE], true).unwrap();
+    volume.release(handle).unwrap();
+}
+
+/// A pool with a cluster, a snapshot, and blocks that only the snapshot reaches.
+fn filled() -> Arc<SimDevice> {
+    let sim = new_device();
+    let catalog = open(&sim);
+    let header = Header::empty(header_keys(&catalog));
+    let (name, created_at) = ("db".parse().unwrap(), Timestamp::from_secs(1));
+    catalog.create_cluster(NewCluster { id: CLUSTER, name, created_at, header }).unwrap();
+    let (head, volume) = mounted(&catalog);
+    write_file(&volume, "a", 1);
+    write_file(&volume, "b", 2);
+    let new = NewSnapshot {
+        id: SNAPSHOT,
+        cluster: CLUSTER,
+        created_at,
+        expires_at: None,
+        kind: SnapshotKind::OnDemand,
+        description: String::new(),
+    };
+    catalog.take_snapshots(&[new]).unwrap();
+    volume.unlink(ROOT_INODE, b"a").unwrap();
+    while volume.background_step().unwrap() {}
+    write_file(&volume, "c", 3);
+    catalog.close_head(&head).unwrap();
+    drop(volume);
+    catalog.pool().close().unwrap();
+    sim
+}
+
+fn check(pool: &Arc<Pool>) -> Report {
+    let options = CheckOptions { items: &verify::volume_items, data: true };
+    verify::check(pool, &options, &mut |_, _| None)
+}
+
+fn defects(report: &Report) -> Vec<&Defect> {
+    report.findings.iter().map(|finding| &finding.defect).collect()
+}
+
+#[test]
+fn a_sound_pool_is_covered_whole() {
+    let sim = filled();
+    let report = check(&open_for_reading(&sim));
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    let coverage = &report.coverage;
+    assert!(coverage.is_complete());
+    assert_eq!(coverage.superblock_copies, 4);
+    assert_eq!(coverage.trees.len(), 3);
+    assert_eq!(coverage.blocks_allocated, coverage.blocks_reached);
+    assert_eq!(coverage.blocks_checked, coverage.blocks_allocated);
+    assert!(coverage.blocks_allocated > 120);
+}
+
+#[test]
+fn a_check_writes_nothing() {
+    let sim = filled();
+    let before = sim.counts().writes;
+    check(&open_for_reading(&sim));
+    assert_eq!(sim.counts().writes, before);
+}
+
+#[test]
+fn a_bad_superblock_copy_is_repairable() {
+    let sim = filled();
+    sim.corrupt(superblock::copy_offset(0, 1) + 300, 0x10);
+    let report = check(&open_for_reading(&sim));
+    assert_eq!(report.worst, Some(Severity::Repairable));
+    assert!(matches!(defects(&report)[..], [Defect::Superblock { slot: 0, copy: 1, .. }]));
+}
+
+#[test]
+fn rot_is_found_in_every_allocated_block_without_any_key() {
+    let sim = filled();
+    let pool = open_for_reading(&sim);
+    let shapes = xray::regions(&pool).unwrap();
+    let runs = shapes.iter().flat_map(|r| xray::region(&pool, r.region).unwrap().unwrap().runs);
+    let addrs: Vec<u64> = runs.flat_map(|run| run.addr..run.addr + u64::from(run.blocks)).collect();
+    assert!(addrs.len() > 120);
+    for addr in addrs.into_iter().step_by(7) {
+        let sick = sim.copy();
+        sick.corrupt(addr * BLOCK_SIZE_U64 + 99, 0x80);
+        let device: Arc<dyn Device> = sick;
+        let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+        let Ok(pool) = pool::probe(&device).unwrap().unlock(engine_key(), options) else {
+            continue;
+        };
+        let report = check(&pool);
+        let rot = defects(&report)
+            .into_iter()
+            .any(|d| matches!(d, Defect::Rot { addr: found, .. } if *found == BlockAddr(addr)));
+        assert!(rot, "block {addr}: {:#?}", report.findings);
+    }
+}
+
+#[test]
+fn one_bad_copy_of_a_catalog_node_is_repairable_and_said_to_be() {
+    let sim = filled();
+    let pool = open_for_reading(&sim);
+    let root = xray::nodes(&pool)[0].clone();
+    let second = root.second.expect("catalog nodes are written twice");
+    drop(pool);
+    sim.corrupt(root.addr * BLOCK_SIZE_U64 + 5, 1);
+    let report = check(&open_for_reading(&sim));
+    let copy = Defect::NodeCopy { owner: Owner::Catalog, addr: BlockAddr(root.addr) };
+    assert!(defects(&report).contains(&&copy), "{:#?}", report.findings);
+    assert!(report.coverage.is_complete());
+    sim.corrupt(second * BLOCK_SIZE_U64 + 5, 1);
+    let device: Arc<dyn Device> = sim;
+    let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+    assert!(pool::probe(&device).unwrap().unlock(engine_key(), options).is_err());
+}
+
+#[test]
+fn a_log_that_a_crash_left_is_covered_before_and_after_recovery() {
+    let sim = filled();
+    let catalog = open(&sim);
+    let (_head, volume) = mounted(&catalog);
+    write_file(&volume, "d", 4);
+    volume.sync().unwrap();
+    let crashed = sim.fork_crashed(3);
+    let pool = open_for_reading(&crashed);
+    let report = check(&pool);
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    let log = report.coverage.logs[0];
+    assert_eq!(log.state, verify::LogState::Undecided);
+    assert!(log.records > 0 && log.claimed_blocks >= 40, "{log:?}");
+    let shown = xray::logs(&pool, None).unwrap();
+    assert_eq!(shown[0].records.len() as u64, log.records);
+    drop(pool);
+    let catalog = open(&crashed);
+    let report = check(catalog.pool());
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    assert_eq!(report.coverage.logs[0].state, verify::LogState::Outstanding);
+}
+
+#[test]
+fn no_byte_that_is_changed_makes_the_check_panic_or_goes_unnoticed() {
+    let sim = filled();
+    let used: Vec<u64> = (0..256u64 << 20)
+        .step_by(BLOCK_SIZE)
+        .filter(|offset| {
+            let mut block = vec![0; BLOCK_SIZE];
+            sim.read(*offset, &mut block).unwrap();
+            block.iter().any(|byte| *byte != 0)
+        })
+        .collect();
+    let mut dice = crate::pools::Dice(11);
+    for _ in 0..60 {
+        let sick = sim.copy();
+        for _ in 0..=dice.roll(3) {
+            let at = dice.pick(&used) + dice.roll(BLOCK_SIZE) as u64;
+            sick.corrupt(at, 1 << dice.roll(8));
+        }
+        let device: Arc<dyn Device> = sick;
+        let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+        let opened = pool::probe(&device).and_then(|found| found.unlock(engine_key(), options));
+        let Ok(pool) = opened else { continue };
+        let _ = check(&pool);
+        let _ = (xray::nodes(&pool), xray::regions(&pool), xray::logs(&pool, None));
+        let _ = xray::superblocks(&*device, Some(&pool)).unwrap();
+    }
+}
+
+#[test]
+fn a_header_is_shown_without_its_key() {
+    let sim = filled();
+    let catalog = open(&sim);
+    let header = catalog.header(Target::Snapshot(SNAPSHOT)).unwrap();
+    drop(catalog);
+    let pool = open_for_reading(&sim);
+    let shown = xray::header(&pool, xray::HeaderOf::Snapshot(SNAPSHOT)).unwrap().unwrap();
+    assert_eq!((shown.name.as_str(), shown.wraps.len()), ("db", 0));
+    let secret = header.keys.plain.as_ref().unwrap().bytes();
+    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(!format!("{shown:?}").contains(&hex));
+}
+
+#[test]
+fn a_locked_cluster_is_listed_and_its_blocks_are_counted() {
+    let sim = filled();
+    let catalog = open(&sim);
+    let id = ClusterId([6; 16]);
+    let (secret, other) = (ClusterSecret::random(), header_keys(&catalog));
+    let wrap = Wrap {
+        key_id: "local://k1".parse().unwrap(),
+        resolved: "local://k1#1".to_owned(),
+        key_version: 1,
+        fingerprint: [9; 16],
+        wrapped: vec![7; 112],
+    };
+    let keys = HeaderKeys { wraps: vec![wrap], plain: None, salt: other.salt, ck_id: other.ck_id };
+    let pool_id = catalog.pool().id();
+    let key =
+        |keys: &HeaderKeys| crypto::cluster_key(&secret, &keys.salt, &pool_id, &id, keys.ck_id);
+    let cluster_key = key(&keys);
+    let (name, created_at) = ("locked".parse().unwrap(), Timestamp::from_secs(1));
+    let new = NewCluster { id, name, created_at, header: Header::empty(keys) };
+    let name = catalog.create_cluster(new).unwrap().name;
+    let head = catalog.open_head(&name, cluster_key).unwrap();
+    let options = VolumeOptions { background: false, ..VolumeOptions::default() };
+    let volume = Volume::open_head(Arc::clone(&head), options).unwrap();
+    write_file(&volume, "secret", 9);
+    catalog.close_head(&head).unwrap();
+    drop((volume, head));
+    catalog.pool().close().unwrap();
+    drop(catalog);
+
+    let pool = open_for_reading(&sim);
+    let report = check(&pool);
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    assert!(!report.coverage.is_complete());
+    let locked: Vec<_> = report
+        .coverage
+        .trees
+        .iter()
+        .filter(|tree| matches!(&tree.state, TreeState::Locked(ids) if ids.len() == 1))
+        .collect();
+    assert_eq!(locked.len(), 1);
+    assert!(report.coverage.blocks_uncovered > 40);
+    let options = CheckOptions { items: &verify::volume_items, data: false };
+    let report = verify::check(&pool, &options, &mut |_, keys| Some(key(keys)));
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    assert!(report.coverage.is_complete());
+    assert_eq!(report.coverage.blocks_uncovered, 0);
+}
