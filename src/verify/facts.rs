@@ -31,6 +31,17 @@ pub(in crate::verify) struct Facts {
     pub complete: bool,
 }
 
+/// What keeps blocks that were let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::verify) enum Held {
+    /// Nothing does: they are to be freed.
+    Nothing,
+    /// A line that branches off, which may have let them go as well.
+    ByBranch,
+    /// A snapshot, which reaches them.
+    BySnapshot,
+}
+
 impl Facts {
     /// Reads the catalog, and takes its own nodes in.
     pub fn read(pool: &Arc<Pool>, owners: &mut Owners, report: &mut Report) -> Self {
@@ -110,6 +121,37 @@ impl Facts {
             .get(&segment)
             .is_some_and(|s| s.opened < birth && s.closed.is_none_or(|closed| birth <= closed));
         in_family && born
+    }
+
+    /// What holds a cut from the end of `birth` up to before `death`, along the history that leads
+    /// to `death`.
+    pub fn held_between(&self, birth: SegmentId, death: SegmentId) -> Held {
+        let (mut from, mut held) = (death, Held::Nothing);
+        // Segments grow along every path, and each turn goes to an older line.
+        while let Some(line) = self.segments.get(&from).map(|segment| segment.line) {
+            let between = self.segments.range(birth..from).filter(|(_, s)| s.line == line);
+            for (id, segment) in between {
+                if segment.held {
+                    return Held::BySnapshot;
+                }
+                if self.lines.values().any(|other| other.origin == Some(*id)) {
+                    held = Held::ByBranch;
+                }
+            }
+            if self.segments.get(&birth).is_some_and(|segment| segment.line == line) {
+                return held;
+            }
+            held = Held::ByBranch;
+            let Some(origin) = self.lines.get(&line).and_then(|line| line.origin) else { break };
+            if origin >= from || origin < birth {
+                break;
+            }
+            if self.segments.get(&origin).is_some_and(|segment| segment.held) {
+                return Held::BySnapshot;
+            }
+            from = origin;
+        }
+        held
     }
 
     /// Whether deletions left nothing to do in the background.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::base::{LineId, SegmentId};
-use crate::verify::facts::Facts;
+use crate::verify::facts::{Facts, Held};
 use crate::verify::findings::{Defect, Owner, Report, Severity};
 use crate::verify::owners::{Expected, Owners, Reach};
 use crate::verify::trees::Uncovered;
@@ -48,23 +48,34 @@ pub(in crate::verify) fn check(
 }
 
 /// Blocks in cells are held by the segment of their birth. Each line of history lets a block go
-/// once. As long as nothing waits to be freed, a snapshot reaches each of them.
+/// once. Where nothing waits to be freed, a snapshot reaches what it holds, and what nothing holds
+/// is gone; what a branch holds it may have let go itself.
 fn cells(facts: &Facts, uncovered: &Uncovered, owners: &mut Owners, report: &mut Report) {
-    if facts.is_settled() {
-        for reach in facts.cell_runs.values().flatten() {
-            let Expected::Segment(segment) = reach.expected else { continue };
-            let (addr, blocks) = (reach.run.addr, owners.unreached_of(reach.run));
-            if blocks > 0 && !uncovered.contains(facts.family_of(segment)) {
-                report.add(Severity::Waste, Defect::Unreached { addr, blocks, segment });
-            }
+    let mut held = BTreeMap::new();
+    for (death, reach) in facts.cell_runs.iter().flat_map(|(d, runs)| runs.iter().map(|r| (*d, r)))
+    {
+        let Expected::Segment(birth) = reach.expected else { continue };
+        let dead = |id| facts.segments.get(&id).is_none_or(|segment| segment.dead);
+        if !facts.is_settled() || dead(death) || dead(birth) {
+            continue;
+        }
+        let by = held.entry((birth, death)).or_insert_with(|| facts.held_between(birth, death));
+        let unreached = match by {
+            Held::Nothing => reach.run.blocks,
+            Held::ByBranch => 0,
+            Held::BySnapshot if uncovered.contains(facts.family_of(birth)) => 0,
+            Held::BySnapshot => owners.unreached_of(reach.run),
+        };
+        if unreached > 0 {
+            let (addr, blocks, segment) = (reach.run.addr, unreached, birth);
+            report.add(Severity::Waste, Defect::Unreached { addr, blocks, segment });
         }
     }
     let mut by_line: BTreeMap<LineId, Vec<Reach>> = BTreeMap::new();
     for (death, reaches) in &facts.cell_runs {
-        match facts.segments.get(death).filter(|segment| !segment.dead) {
-            Some(segment) => by_line.entry(segment.line).or_default().extend(reaches),
-            // The line of a dead segment may be another's by now.
-            None => drop(owners.take_in(&Owner::Cells, reaches.clone(), &|_, _| false, report)),
+        // Cells of a dead segment say nothing any more, and are purged.
+        if let Some(segment) = facts.segments.get(death).filter(|segment| !segment.dead) {
+            by_line.entry(segment.line).or_default().extend(reaches);
         }
     }
     for reaches in by_line.into_values() {

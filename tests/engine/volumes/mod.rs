@@ -76,6 +76,14 @@ fn assert_sound(pool: &Arc<Pool>) {
     assert!(report.coverage.is_complete());
 }
 
+/// Sound, but for superblock copies that were being written when the power went.
+fn assert_sound_but_torn(pool: &Arc<Pool>) {
+    let options = verify::CheckOptions { items: &verify::volume_items, data: true };
+    let mut report = verify::check(pool, &options, &mut |_, _| None);
+    report.findings.retain(|f| !matches!(f.defect, verify::Defect::Superblock { .. }));
+    assert!(report.findings.is_empty(), "{:#?}", report.findings);
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let sim = new_device();
@@ -284,7 +292,7 @@ impl World {
         self.clusters.values_mut().for_each(|cluster| cluster.mounted = None);
         let seed = self.dice.roll(1 << 30) as u64;
         self.sim = self.sim.crash(seed);
-        assert_sound(&open_for_reading(&self.sim));
+        assert_sound_but_torn(&open_for_reading(&self.sim));
         (self.faulty, self.catalog) = open(&self.sim);
         assert_sound(self.catalog.pool());
         let ids: Vec<ClusterId> = self.clusters.keys().copied().collect();
@@ -448,7 +456,7 @@ fn number(name: &str) -> Option<u64> {
 fn files_survive_everything_that_happens_to_a_pool() {
     let seeds = match (number("STRONGROOM_SEED"), number("STRONGROOM_ROUNDS")) {
         (Some(seed), _) => seed..seed + 1,
-        (None, rounds) => 0..rounds.unwrap_or(5),
+        (None, rounds) => 0..rounds.unwrap_or(40),
     };
     for seed in seeds {
         let run = std::panic::catch_unwind(|| history(seed, 60));
