@@ -99,10 +99,10 @@ pub fn open_engine_key(
             return Ok(found);
         }
     }
-    if let Some(secret) = &at_hand.recovery {
-        if let Some(found) = trial.any(secret, "the recovery key".to_owned())? {
-            return Ok(found);
-        }
+    if let Some(secret) = &at_hand.recovery
+        && let Some(found) = trial.any(secret, "the recovery key".to_owned())?
+    {
+        return Ok(found);
     }
     if let Some(found) = trial.files(config)? {
         return Ok(found);

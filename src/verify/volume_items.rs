@@ -44,7 +44,7 @@ pub fn volume_items(
         kind::EXTENT => {
             let extent = ExtentItem::decode(value)?;
             reach(Run { addr: extent.addr, blocks: extent.blocks() }, extent.birth);
-            fits(key.offset % BLOCK_SIZE_U64 == 0, "extent offset")
+            fits(key.offset.is_multiple_of(BLOCK_SIZE_U64), "extent offset")
         }
         _ => Err(DecodeError::Field("item kind")),
     }

@@ -1,7 +1,7 @@
 //! A pool, a configuration directory, a clock, a mounter and a key provider, all in hand.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::ids::SnapshotPrefix;
@@ -238,7 +238,7 @@ impl World {
     /// The volume that is mounted at a place.
     pub fn volume(&self, place: &str) -> Arc<Volume> {
         let state = self.mounter.state.lock();
-        let found = state.mounts.values().find(|(_, r)| r.mountpoint == PathBuf::from(place));
+        let found = state.mounts.values().find(|(_, r)| r.mountpoint == Path::new(place));
         found.and_then(|(volume, _)| volume.clone()).expect("a volume is mounted there")
     }
 

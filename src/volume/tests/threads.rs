@@ -81,7 +81,7 @@ fn a_later_write_never_survives_without_an_earlier_one() {
                 // Data, then a marker in another file, then a name.
                 rig.write(a, (n % 40) * 4096, &n.to_le_bytes());
                 rig.write(b, 0, &n.to_le_bytes());
-                if n % 3 == 0 {
+                if n.is_multiple_of(3) {
                     let name = format!("n{n}");
                     let made = rig.volume.mknod(ROOT_INODE, name.as_bytes(), 0o644, 0, &USER);
                     rig.volume.forget(made.unwrap().attr.ino, 1);
