@@ -1,15 +1,19 @@
 //! The check itself: what is wrong is found and named, and nothing makes it panic.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use strongroom::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64};
-use strongroom::base::{BlockAddr, ClusterId, SnapshotId, Timestamp};
+use strongroom::base::{BlockAddr, ClusterId, SegmentId, SnapshotId, Timestamp};
+use strongroom::block::Run;
 use strongroom::catalog::{Catalog, Header, NewCluster, NewSnapshot, SnapshotKind, Target};
 use strongroom::crypto::{self, ClusterSecret, HeaderKeys, Wrap};
 use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
-use strongroom::pool::{self, OpenOptions, Pool, superblock};
+use strongroom::pool::{self, CutPlan, OpenOptions, Pool, superblock};
+use strongroom::tree::Key;
 use strongroom::verify::{self, CheckOptions, Defect, Owner, Report, Severity, TreeState, xray};
+use strongroom::volume::items::{ExtentItem, kind};
 use strongroom::volume::{Caller, OpenFlags, ROOT_INODE, Volume, VolumeOptions};
 
 use crate::pools::{engine_key, header_keys, key_of, new_device, open, open_for_reading};
@@ -168,7 +172,7 @@ fn a_log_that_a_crash_left_is_covered_before_and_after_recovery() {
 }
 
 #[test]
-fn no_byte_that_is_changed_makes_the_check_panic_or_goes_unnoticed() {
+fn no_byte_that_is_changed_makes_the_check_panic() {
     let sim = filled();
     let used: Vec<u64> = (0..256u64 << 20)
         .step_by(BLOCK_SIZE)
@@ -256,4 +260,110 @@ fn a_locked_cluster_is_listed_and_its_blocks_are_counted() {
     assert!(report.is_clean(), "{:#?}", report.findings);
     assert!(report.coverage.is_complete());
     assert_eq!(report.coverage.blocks_uncovered, 0);
+}
+
+/// A pool in which somebody did what nobody does.
+fn broken(what: impl FnOnce(&Catalog, &Arc<pool::Head>)) -> Report {
+    let sim = filled();
+    let catalog = open(&sim);
+    let (head, volume) = mounted(&catalog);
+    what(&catalog, &head);
+    catalog.pool().checkpoint(CutPlan::default()).unwrap();
+    let report = check(catalog.pool());
+    drop((volume, head));
+    report
+}
+
+/// The first extent in the head's tree.
+fn some_extent(head: &pool::Head) -> (Key, Vec<u8>) {
+    let mut found = None;
+    head.view()
+        .range(Key::MIN, Key::MAX, &mut |key, value| {
+            if key.kind == kind::EXTENT {
+                found = Some((key, value.to_vec()));
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    found.unwrap()
+}
+
+#[test]
+fn blocks_that_nothing_reaches_are_found() {
+    let report = broken(|_, head| {
+        let runs = head.prepare(&[1; 3 * BLOCK_SIZE]).unwrap();
+        head.transact(|txn| {
+            runs.into_iter().for_each(|run| txn.claim(run));
+            Ok::<_, pool::PoolError>(())
+        })
+        .unwrap();
+    });
+    let found = |d: &&Defect| matches!(d, Defect::Unreached { blocks: 3, .. });
+    assert!(defects(&report).iter().any(found), "{:#?}", report.findings);
+}
+
+#[test]
+fn blocks_that_are_reached_twice_are_found() {
+    let report = broken(|_, head| {
+        let (key, value) = some_extent(head);
+        head.transact(|txn| {
+            txn.put(Key { offset: key.offset + (1 << 30), ..key }, value);
+            Ok::<_, pool::PoolError>(())
+        })
+        .unwrap();
+    });
+    let found = |d: &&Defect| matches!(d, Defect::ReachedTwice { .. });
+    assert!(defects(&report).iter().any(found), "{:#?}", report.findings);
+}
+
+#[test]
+fn blocks_in_use_that_were_freed_are_found() {
+    let report = broken(|catalog, head| {
+        let (_, value) = some_extent(head);
+        let addr = ExtentItem::decode(&value).unwrap().addr;
+        let regions = xray::regions(catalog.pool()).unwrap();
+        let mut runs = regions
+            .iter()
+            .flat_map(|r| xray::region(catalog.pool(), r.region).unwrap().unwrap().runs);
+        let run = runs
+            .find(|run| (run.addr..run.addr + u64::from(run.blocks)).contains(&addr.get()))
+            .unwrap();
+        let plan = CutPlan {
+            edit: Some(Box::new(move |txn, _| {
+                txn.free(Run { addr, blocks: 1 }, SegmentId(run.segment))
+            })),
+            ..CutPlan::default()
+        };
+        catalog.pool().checkpoint(plan).unwrap();
+    });
+    let found = defects(&report);
+    let not_allocated = |d: &&Defect| matches!(d, Defect::NotAllocated { blocks: 1, .. });
+    assert!(found.iter().any(not_allocated), "{:#?}", report.findings);
+    assert!(found.iter().any(|d| matches!(d, Defect::Count { .. })), "{:#?}", report.findings);
+    assert_eq!(report.worst, Some(Severity::Damage));
+}
+
+#[test]
+fn a_lost_item_of_the_catalog_is_found() {
+    const CELL_RUN: u8 = 0x26;
+    let report = broken(|catalog, _| {
+        let plan = CutPlan {
+            edit: Some(Box::new(|txn, _| {
+                let mut keys = Vec::new();
+                txn.range(Key::MIN, Key::MAX, &mut |key, _| {
+                    if key.kind == CELL_RUN {
+                        keys.push(key);
+                    }
+                    ControlFlow::Continue(())
+                })?;
+                assert!(!keys.is_empty(), "the snapshot holds what was deleted");
+                txn.remove(keys[0]).map(|_| ())
+            })),
+            ..CutPlan::default()
+        };
+        catalog.pool().checkpoint(plan).unwrap();
+    });
+    let found = |d: &&Defect| matches!(d, Defect::Count { what, .. } if what.contains("cell"));
+    assert!(defects(&report).iter().any(found), "{:#?}", report.findings);
 }

@@ -4,13 +4,16 @@
 //! last fsync or checkpoint, or at a later moment. What is allocated is what is reached, always; when
 //! all is deleted, the pool is as empty as a new one.
 //!
-//! A failing seed is printed. `STRONGROOM_SEED=n` runs that one, `STRONGROOM_ROUNDS=n` so many.
+//! A failing seed is printed. `STRONGROOM_SEED=n` runs that one, `STRONGROOM_ROUNDS=n` so many
+//! from it on (from 0 without). Where checkpoints are made by a thread beside the operations, a seed
+//! fixes what is done but not how the two meet.
 
 mod model;
 mod mounted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use strongroom::base::{ClusterId, ClusterName, SnapshotId, Timestamp};
 use strongroom::catalog::{
@@ -20,6 +23,7 @@ use strongroom::device::faulty::{Fault, Faulty};
 use strongroom::device::sim::SimDevice;
 use strongroom::device::{Device, Operation};
 use strongroom::pool::{self, CutPlan, Head, OpenOptions, Pool};
+use strongroom::sys::threads;
 use strongroom::verify;
 use strongroom::volume::{Volume, VolumeOptions};
 
@@ -172,6 +176,26 @@ impl World {
         true
     }
 
+    /// The same while checkpoints are made all the time. Which moment is durable afterwards is not
+    /// known.
+    fn work_beside_checkpoints(&mut self, id: ClusterId, count: usize) -> bool {
+        let (pool, stop) = (Arc::clone(self.catalog.pool()), Arc::new(AtomicBool::new(false)));
+        let ended = Arc::clone(&stop);
+        let faulty = Arc::clone(&self.faulty);
+        let thread = threads::spawn("checkpoints", move || {
+            while !ended.load(Ordering::Acquire) {
+                if let Err(error) = pool.checkpoint(CutPlan::default()) {
+                    assert!(faulty.has_fired(), "{error}");
+                    return;
+                }
+            }
+        });
+        let goes_on = self.work_on(id, count);
+        stop.store(true, Ordering::Release);
+        thread.join().unwrap();
+        goes_on && !self.faulty.has_fired()
+    }
+
     fn sync(&mut self, id: ClusterId) -> bool {
         let volume = self.mount(id);
         match volume.sync() {
@@ -279,6 +303,7 @@ impl World {
                 let goes_on = match self.dice.roll(6) {
                     0 => self.checkpoint(),
                     1 | 2 => self.sync(id),
+                    3 => self.work_beside_checkpoints(id, 6),
                     _ => {
                         let count = 1 + self.dice.roll(4);
                         self.work_on(id, count)
@@ -353,7 +378,8 @@ impl World {
         }
         let some = self.dice.pick(&heads);
         match self.dice.roll(100) {
-            0..40 => {
+            0..6 => drop(self.work_beside_checkpoints(some, 12)),
+            6..40 => {
                 let count = 1 + self.dice.roll(25);
                 self.work_on(some, count);
             }
@@ -455,7 +481,7 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn files_survive_everything_that_happens_to_a_pool() {
     let seeds = match (number("STRONGROOM_SEED"), number("STRONGROOM_ROUNDS")) {
-        (Some(seed), _) => seed..seed + 1,
+        (Some(seed), rounds) => seed..seed + rounds.unwrap_or(1),
         (None, rounds) => 0..rounds.unwrap_or(40),
     };
     for seed in seeds {
