@@ -1,13 +1,13 @@
 //! A node store in memory, for tests of what stands on one.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroizing;
 
 use crate::base::{BLOCK_SIZE, BlockAddr, Generation, SegmentId};
 use crate::block::{BlockError, NodeStore, Pointer};
 use crate::crypto::{BlockKey, Tag};
+use crate::sys::sync::{Mutex, MutexGuard};
 
 /// Keeps nodes in memory, unencrypted, and counts them. Addresses are never used again, so that a
 /// read of a freed node is an error and not somebody else's node.
@@ -34,8 +34,8 @@ impl MemoryStore {
         Self { node_bytes, inner: Mutex::new(inner) }
     }
 
-    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
     }
 
     /// Nodes held now, each once.

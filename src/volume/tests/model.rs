@@ -229,6 +229,7 @@ impl Pair {
                 self.run_names(op);
             }
             Op::Sync | Op::Checkpoint | Op::Crash | Op::Reopen => self.run_durability(op),
+            Op::Xattr { .. } => self.run_xattr(op),
             _ => self.run_data(op),
         }
     }
@@ -336,20 +337,24 @@ impl Pair {
                     put(&mut m.node(dest).content, target as usize, &data);
                 }
             }
-            Op::Xattr { dir, name, attr, len } => {
-                let Ok(ino) = m.find((dir, name)) else { return };
-                let key = format!("user.{attr}").into_bytes();
-                let value = pattern(u64::from(attr), usize::from(len));
-                if len % 3 == 0 {
-                    let was = m.node(ino).xattrs.remove(&attr);
-                    let want = if was.is_some() { Ok(()) } else { Err(VolumeError::NoData) };
-                    assert_eq!(v.removexattr(ino, &key), want);
-                } else {
-                    v.setxattr(ino, &key, &value, XattrMode::Set, &USER).unwrap();
-                    m.node(ino).xattrs.insert(attr, value);
-                }
-            }
             _ => {}
+        }
+    }
+
+    fn run_xattr(&mut self, op: &Op) {
+        let v = &self.rig.volume;
+        let m = &mut self.model;
+        let Op::Xattr { dir, name, attr, len } = *op else { return };
+        let Ok(ino) = m.find((dir, name)) else { return };
+        let key = format!("user.{attr}").into_bytes();
+        let value = pattern(u64::from(attr), usize::from(len));
+        if len % 3 == 0 {
+            let was = m.node(ino).xattrs.remove(&attr);
+            let want = if was.is_some() { Ok(()) } else { Err(VolumeError::NoData) };
+            assert_eq!(v.removexattr(ino, &key), want);
+        } else {
+            v.setxattr(ino, &key, &value, XattrMode::Set, &USER).unwrap();
+            m.node(ino).xattrs.insert(attr, value);
         }
     }
 
