@@ -164,7 +164,7 @@ impl Catalog {
     /// # Errors
     /// What `prove` returns: nothing changed then. [`CatalogError::RootChanged`],
     /// [`CatalogError::ClusterGone`], [`CatalogError::SnapshotNotFound`],
-    /// [`CatalogError::Twice`]; the pool's errors.
+    /// [`CatalogError::Twice`], [`CatalogError::LogOutstanding`]; the pool's errors.
     pub fn replace_headers<E: From<CatalogError>>(
         &self,
         replacements: Vec<Replacement>,
@@ -177,6 +177,10 @@ impl Catalog {
         for Replacement { target, mut header, cluster_key } in replacements {
             if staged.iter().any(|(known, _)| *known == target) {
                 return Err(CatalogError::Twice(target.to_string()).into());
+            }
+            if let Target::Cluster(id) = target {
+                // The log's seed opens under the key that is to go: it must have been replayed.
+                self.check_replayed(&self.state.lock(), id)?;
             }
             if let Some(head) = self.head_of(target) {
                 let key = cluster_key.ok_or(CatalogError::KeyMissing)?;

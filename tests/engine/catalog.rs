@@ -357,8 +357,15 @@ impl World {
         assert_sound(self.catalog.pool());
         let ids: Vec<ClusterId> = self.clusters.keys().copied().collect();
         for id in ids {
-            // A log that awaits its key stops a snapshot, and nothing else.
+            // A log that awaits its key stops a snapshot and a change of that key.
             if self.catalog.pool().is_outstanding(id).unwrap() {
+                let target = Target::Cluster(id);
+                let old = self.catalog.header(target).unwrap();
+                let keys = header_keys(&self.catalog);
+                let header = resealed(&self.catalog, id, &old, id, keys);
+                let new = vec![Replacement { target, header, cluster_key: None }];
+                let refused = self.catalog.replace_headers(new, |_, _| Ok::<_, CatalogError>(()));
+                assert!(matches!(refused, Err(CatalogError::LogOutstanding(_))));
                 let new = [self.new_snapshot(id, SnapshotKind::OnDemand)];
                 let refused = self.catalog.take_snapshots(&new);
                 assert!(matches!(refused, Err(CatalogError::LogOutstanding(_))));

@@ -114,7 +114,6 @@ pub struct Head {
     core: Arc<Core>,
     cluster: ClusterId,
     identity: RwLock<Arc<Identity>>,
-    seed: LogSeed,
     name_key: NameHashKey,
     state: RwLock<TreeState>,
     log: LogWriter,
@@ -146,9 +145,14 @@ impl Head {
     /// From the next cut on, root and log seed are sealed under another cluster key; the cut
     /// reports its version ([`crate::pool::HeadCut`]).
     pub fn change_key(&self, key: ClusterKey, ck_id: u32) {
-        let sealed_seed = open::seal_seed(&self.core, self.cluster, ck_id, &key, &self.seed);
+        // A new seed too: who had the old key must not read what is logged from here on.
+        let seed = LogSeed::random();
+        let sealed_seed = open::seal_seed(&self.core, self.cluster, ck_id, &key, &seed);
+        // No cut between the two: the one that seals the new seed must not find the old log.
+        let interval = self.core.gate.read();
         let mut state = self.state.write();
         *self.identity.write() = Arc::new(Identity { ck_id, key, sealed_seed });
+        self.log.rekey(seed, interval.generation);
         state.dirty = true;
     }
     /// Who buffers writes above this head.

@@ -91,7 +91,7 @@ impl Pool {
         let half = item.as_ref().map_or(0, |item| item.half);
         let begin = (interval.generation, Arc::clone(&interval.lo));
         let head = Arc::new_cyclic(|me: &Weak<Head>| Head {
-            log: LogWriter::new(Arc::clone(&core), open.cluster, area, seed.dup(), half, begin),
+            log: LogWriter::new(Arc::clone(&core), open.cluster, area, seed, half, begin),
             core: Arc::clone(&core),
             cluster: open.cluster,
             identity: RwLock::new(Arc::new(Identity {
@@ -99,7 +99,6 @@ impl Pool {
                 key: open.cluster_key,
                 sealed_seed,
             })),
-            seed,
             name_key,
             state: RwLock::new(state),
             log_area: area,

@@ -62,6 +62,7 @@ impl Group {
 struct Cursor {
     generation: Generation,
     lo: Arc<LogOuterKey>,
+    seed: Arc<LogSeed>,
     half: u8,
     /// Bytes written in the half.
     offset: u64,
@@ -72,10 +73,11 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn new(generation: Generation, lo: Arc<LogOuterKey>, half: u8) -> Self {
+    fn new(generation: Generation, lo: Arc<LogOuterKey>, seed: Arc<LogSeed>, half: u8) -> Self {
         Self {
             generation,
             lo,
+            seed,
             half,
             offset: 0,
             sequence: 0,
@@ -87,6 +89,8 @@ impl Cursor {
 }
 
 struct State {
+    /// The seed of the inner keys of logs that begin from now on.
+    seed: Arc<LogSeed>,
     /// The open logs, oldest first: one, or two while a checkpoint is under way.
     cursors: Vec<Cursor>,
     pending: VecDeque<Group>,
@@ -112,7 +116,6 @@ pub(in crate::pool) struct LogWriter {
     core: Arc<Core>,
     cluster: ClusterId,
     area: Run,
-    seed: LogSeed,
     state: Mutex<State>,
     turn: Condvar,
 }
@@ -144,8 +147,10 @@ impl LogWriter {
         half: u8,
         interval: (Generation, Arc<LogOuterKey>),
     ) -> Self {
+        let seed = Arc::new(seed);
         let state = State {
-            cursors: vec![Cursor::new(interval.0, interval.1, 1 - half)],
+            seed: Arc::clone(&seed),
+            cursors: vec![Cursor::new(interval.0, interval.1, Arc::clone(&seed), 1 - half)],
             pending: VecDeque::new(),
             pending_bytes: 0,
             appended: 0,
@@ -156,7 +161,7 @@ impl LogWriter {
             awaited: None,
             leader: false,
         };
-        Self { core, cluster, area, seed, state: Mutex::new(state), turn: Condvar::new() }
+        Self { core, cluster, area, state: Mutex::new(state), turn: Condvar::new() }
     }
 
     /// Takes an operation's results. Called under the tree's lock, so that the log's order is the
@@ -187,7 +192,8 @@ impl LogWriter {
         // The cut drained every buffer: all that was appended stands for itself.
         state.marked = appended;
         state.cuts.push((generation, appended));
-        state.cursors.push(Cursor::new(next, lo, 1 - half));
+        let seed = Arc::clone(&state.seed);
+        state.cursors.push(Cursor::new(next, lo, seed, 1 - half));
         1 - half
     }
 
@@ -212,6 +218,14 @@ impl LogWriter {
         }
         drop(state);
         self.turn.notify_all();
+    }
+
+    /// Another seed, with the gate's read side held. Records under it can be opened only once the
+    /// checkpoint that seals it is durable, so until then commits wait for that checkpoint.
+    pub fn rekey(&self, seed: LogSeed, now: Generation) {
+        let mut state = self.state.lock();
+        state.seed = Arc::new(seed);
+        state.give_up_until(now);
     }
 
     /// Everything appended so far may be committed: no write that came before it is buffered.
@@ -399,7 +413,7 @@ impl LogWriter {
         let inner = if edits.is_empty() {
             Vec::new()
         } else {
-            let li = crypto::log_inner_key(&self.seed, &cursor.lo, &self.cluster);
+            let li = crypto::log_inner_key(&cursor.seed, &cursor.lo, &self.cluster);
             crypto::seal(li.bytes(), "log-inner", &place.inner_ad(&commitment), edits)
         };
         outer.inner_hash = Sha256::digest(&inner).into();
