@@ -197,7 +197,7 @@ mod tests {
                         keyring.delete(id, None, NOW).unwrap();
                     }
                     let due = keyring.show(id).unwrap().deletion_at.unwrap();
-                    assert_eq!(keyring.tick(due).unwrap(), std::slice::from_ref(id));
+                    assert_eq!(keyring.tick(due).unwrap()[0].id, *id);
                 }
             }
         }

@@ -1,11 +1,12 @@
 //! Customer keys: made, listed, tried, disabled, deleted; and who needs them.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::base::{EncryptionKeyId, KeyAnswer, KeyState, ProblemCode};
 use crate::catalog::{KeyRef, KeyUse, Tombstone};
 use crate::keys::keyring::DEFAULT_WAIT;
-use crate::keys::{Deadline, Fingerprint, KeysError, LocalKeyInfo};
+use crate::keys::{Deadline, Fingerprint, Keyring, KeysError, LocalKeyInfo};
 use crate::service::Service;
 use crate::service::answers::REFRESH;
 use crate::service::clusters::usage_entry;
@@ -284,18 +285,54 @@ impl Service {
     pub(in crate::service) fn delete_due_keys(&self) -> Result<Vec<EncryptionKeyId>, ServiceError> {
         let Some(keyring) = self.keyring.read().clone() else { return Ok(Vec::new()) };
         let deleted = keyring.tick(self.now())?;
-        for id in &deleted {
-            self.remember_deleted(&keyring.show(id)?)?;
-            log::warn!("the key '{id}' was deleted: its waiting period is over");
+        if deleted.is_empty() {
+            return Ok(Vec::new());
         }
-        if !deleted.is_empty() {
-            self.store_anchor()?;
+        for key in &deleted {
+            log::warn!("the key '{}' was deleted: its waiting period is over", key.id);
         }
-        Ok(deleted)
+        let remembered = self.remember_all_deleted(&deleted);
+        self.store_anchor()?;
+        remembered?;
+        Ok(deleted.into_iter().map(|key| key.id).collect())
+    }
+
+    /// Remembers each, whatever becomes of the others; the first error is told.
+    fn remember_all_deleted(&self, keys: &[LocalKeyInfo]) -> Result<(), ServiceError> {
+        let mut first = Ok(());
+        for key in keys {
+            first = first.and(self.remember_deleted(key));
+        }
+        first
+    }
+
+    /// Remembers those keys that the keyring deleted and the pool does not remember: the process
+    /// ended, or the pool failed, in between.
+    ///
+    /// # Errors
+    /// The pool's; corruption.
+    pub(in crate::service) fn remember_missed(
+        &self,
+        keyring: &Keyring,
+    ) -> Result<(), ServiceError> {
+        let known: HashSet<_> =
+            self.catalog.tombstones()?.into_iter().map(|t| t.fingerprint).collect();
+        let missed =
+            |k: &LocalKeyInfo| k.state == KeyState::Deleted && !known.contains(&k.fingerprint);
+        let missed: Vec<_> = keyring.list().into_iter().filter(missed).collect();
+        self.remember_all_deleted(&missed)
     }
 
     /// The pool remembers a deleted key, so that an older keyring does not bring it back.
-    fn remember_deleted(&self, key: &LocalKeyInfo) -> Result<(), ServiceError> {
+    /// Never one that lives: the next start would shred it.
+    pub(in crate::service) fn remember_deleted(
+        &self,
+        key: &LocalKeyInfo,
+    ) -> Result<(), ServiceError> {
+        if key.state != KeyState::Deleted {
+            let what = format!("the key '{}' is {}, not deleted", key.id, key.state.as_str());
+            return Err(ServiceError::new(ProblemCode::Internal, what));
+        }
         let deleted_at = key.deletion_at.unwrap_or_else(|| self.now());
         let tombstone = Tombstone { fingerprint: key.fingerprint, deleted_at };
         Ok(self.catalog.set_tombstone(tombstone, true)?)

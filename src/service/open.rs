@@ -185,13 +185,18 @@ impl Service {
         Ok(service)
     }
 
-    /// Keys that the pool remembers as deleted stay so, whatever keyring was put there.
+    /// Keys that the pool remembers as deleted stay so, whatever keyring was put there; and it
+    /// remembers all that the keyring deleted.
     fn bury_deleted_keys(&self) -> Result<(), ServiceError> {
         let Some(keyring) = self.keyring.read().clone() else { return Ok(()) };
         let deleted: Vec<_> =
             self.catalog.tombstones()?.into_iter().map(|t| t.fingerprint).collect();
         for id in keyring.bury(&deleted, self.now())? {
             log::warn!("the key '{id}' came back with an older keyring and was deleted again");
+        }
+        // A pool without room for this opens all the same: room is made through it.
+        if let Err(error) = self.remember_missed(&keyring) {
+            log::error!("deleted keys that the pool does not remember: {error}");
         }
         Ok(())
     }

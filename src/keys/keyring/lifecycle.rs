@@ -161,7 +161,7 @@ impl Body {
         id: &EncryptionKeyId,
         after: Option<Duration>,
         now: Timestamp,
-    ) -> Result<(), KeysError> {
+    ) -> Result<LocalKeyInfo, KeysError> {
         let from = self.time_seen.max(now);
         let entry = self.named_mut(id)?;
         if !matches!(entry.state, KeyState::Enabled | KeyState::Disabled) {
@@ -178,8 +178,9 @@ impl Body {
             entry.state = KeyState::PendingDeletion;
             entry.deletion_at = Some(from.plus_secs(wait.as_secs()));
         }
+        let info = entry.info();
         self.forget_oldest_tombstones();
-        Ok(())
+        Ok(info)
     }
 
     pub(in crate::keys::keyring) fn cancel_delete(
@@ -232,18 +233,27 @@ impl Body {
         }
     }
 
-    /// Names of keys whose waiting period has ended.
-    pub(in crate::keys::keyring) fn due(&self, now: Timestamp) -> Vec<EncryptionKeyId> {
+    /// Whether the waiting period of a key has ended.
+    pub(in crate::keys::keyring) fn any_due(&self, now: Timestamp) -> bool {
         let now = self.time_seen.max(now);
-        self.entries.iter().filter(|e| e.is_due(now)).map(Entry::id).collect()
+        self.entries.iter().any(|e| e.is_due(now))
     }
 
-    pub(in crate::keys::keyring) fn purge_due(&mut self, now: Timestamp) -> Vec<EncryptionKeyId> {
-        let due = self.due(now);
+    /// Deletes the keys whose waiting period has ended; returns those very keys.
+    pub(in crate::keys::keyring) fn purge_due(&mut self, now: Timestamp) -> Vec<LocalKeyInfo> {
         let now = self.time_seen.max(now);
-        self.entries.iter_mut().filter(|e| e.is_due(now)).for_each(|e| e.shred(now));
+        let mut purged = Vec::new();
+        for entry in self.entries.iter_mut().filter(|e| e.is_due(now)) {
+            entry.shred(now);
+            purged.push(entry.info());
+        }
         self.forget_oldest_tombstones();
-        due
+        purged
+    }
+
+    /// How many keys are not deleted.
+    pub(in crate::keys::keyring) fn living(&self) -> usize {
+        self.entries.iter().filter(|e| e.state != KeyState::Deleted).count()
     }
 
     /// Whether a key of those fingerprints still lives.

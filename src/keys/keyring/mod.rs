@@ -180,7 +180,7 @@ impl Keyring {
         wait: Duration,
         now: Timestamp,
     ) -> Result<LocalKeyInfo, KeysError> {
-        self.change(now, Shred::No, |body| body.create(id, wait, now))?;
+        self.change(now, |body| body.create(id, wait, now))?;
         self.show(id)
     }
 
@@ -189,7 +189,7 @@ impl Keyring {
     /// # Errors
     /// [`KeysError::NotFound`], [`KeysError::State`] (deleted), [`KeysError::Transition`]
     pub fn disable(&self, id: &EncryptionKeyId, now: Timestamp) -> Result<LocalKeyInfo, KeysError> {
-        self.change(now, Shred::No, |body| body.disable(id))?;
+        self.change(now, |body| body.disable(id))?;
         self.show(id)
     }
 
@@ -198,12 +198,13 @@ impl Keyring {
     /// # Errors
     /// As [`Keyring::disable`].
     pub fn enable(&self, id: &EncryptionKeyId, now: Timestamp) -> Result<LocalKeyInfo, KeysError> {
-        self.change(now, Shred::No, |body| body.enable(id))?;
+        self.change(now, |body| body.enable(id))?;
         self.show(id)
     }
 
     /// Begins the waiting period of a deletion, `after` or the key's own; with a period of zero the
-    /// key is gone when this returns.
+    /// key is gone when this returns. Returns that very key, also where another bears its name by
+    /// then.
     ///
     /// # Errors
     /// As [`Keyring::disable`]; [`KeysError::WaitingPeriod`] where `after` is shorter than the
@@ -214,10 +215,7 @@ impl Keyring {
         after: Option<Duration>,
         now: Timestamp,
     ) -> Result<LocalKeyInfo, KeysError> {
-        let wait = after.map_or_else(|| self.show(id).map(|k| k.wait), Ok)?;
-        let shred = if wait.is_zero() { Shred::Yes } else { Shred::No };
-        self.change(now, shred, |body| body.delete(id, after, now))?;
-        self.show(id)
+        self.change(now, |body| body.delete(id, after, now))
     }
 
     /// Ends the waiting period of a deletion; the key is disabled then.
@@ -229,7 +227,7 @@ impl Keyring {
         id: &EncryptionKeyId,
         now: Timestamp,
     ) -> Result<LocalKeyInfo, KeysError> {
-        self.change(now, Shred::No, |body| body.cancel_delete(id))?;
+        self.change(now, |body| body.cancel_delete(id))?;
         self.show(id)
     }
 
@@ -238,24 +236,25 @@ impl Keyring {
     /// # Errors
     /// As [`Keyring::disable`].
     pub fn rotate(&self, id: &EncryptionKeyId, now: Timestamp) -> Result<LocalKeyInfo, KeysError> {
-        self.change(now, Shred::No, |body| body.rotate(id, now))?;
+        self.change(now, |body| body.rotate(id, now))?;
         self.show(id)
     }
 
-    /// Once a minute: notes the time, and deletes what is due. Returns what was deleted.
+    /// Once a minute: notes the time, and deletes what is due. Returns what was deleted, as it was
+    /// when it was: a name may mean another key by now.
     ///
     /// # Errors
     /// [`KeysError::ClockJumped`] where something is pending and the clock went forward by more
     /// than a day since it was last seen: nothing is deleted until [`Keyring::confirm_time`].
-    pub fn tick(&self, now: Timestamp) -> Result<Vec<EncryptionKeyId>, KeysError> {
+    pub fn tick(&self, now: Timestamp) -> Result<Vec<LocalKeyInfo>, KeysError> {
         let due = self.with(|body| {
             body.check_time(now)?;
             let hourly = now.secs() - body.time_seen.secs() >= 3600;
-            Ok((hourly, !body.due(now).is_empty()))
+            Ok((hourly, body.any_due(now)))
         })?;
         match due {
-            (_, true) => self.change(now, Shred::Yes, |body| Ok(body.purge_due(now))),
-            (true, false) => self.change(now, Shred::No, |_| Ok(Vec::new())),
+            (_, true) => self.change(now, |body| Ok(body.purge_due(now))),
+            (true, false) => self.change(now, |_| Ok(Vec::new())),
             (false, false) => Ok(Vec::new()),
         }
     }
@@ -266,7 +265,7 @@ impl Keyring {
     /// # Errors
     /// [`KeysError::File`]
     pub fn confirm_time(&self, now: Timestamp) -> Result<(), KeysError> {
-        self.change(now, Shred::No, |body| {
+        self.change(now, |body| {
             body.time_seen = body.time_seen.max(now);
             Ok(())
         })
@@ -289,11 +288,7 @@ impl Keyring {
         now: Timestamp,
     ) -> Result<Vec<EncryptionKeyId>, KeysError> {
         let any = self.with(|body| Ok(body.alive(deleted)))?;
-        if any {
-            self.change(now, Shred::Yes, |body| Ok(body.bury(deleted, now)))
-        } else {
-            Ok(Vec::new())
-        }
+        if any { self.change(now, |body| Ok(body.bury(deleted, now))) } else { Ok(Vec::new()) }
     }
 
     /// Reads the current state; no lock is held meanwhile.
@@ -308,11 +303,11 @@ impl Keyring {
         self.state.read().clone()
     }
 
-    /// One change: made to a copy, written, and only then seen by anybody.
+    /// One change: made to a copy, written, and only then seen by anybody. One that ends the life
+    /// of a key gets a new file key, and what the file held before is shredded.
     fn change<T>(
         &self,
         now: Timestamp,
-        shred: Shred,
         edit: impl FnOnce(&mut Body) -> Result<T, KeysError>,
     ) -> Result<T, KeysError> {
         let _one_writer = self.writer.lock();
@@ -320,25 +315,18 @@ impl Keyring {
         let mut body = old.body.dup();
         let result = edit(&mut body)?;
         body.note_time(now);
-        let file_key = match shred {
-            Shred::Yes => crate::crypto::KeyringFileKey::random(),
-            Shred::No => old.file_key.dup(),
-        };
+        let shred = body.living() < old.body.living();
+        let file_key =
+            if shred { crate::crypto::KeyringFileKey::random() } else { old.file_key.dup() };
         let new = State { keyring_id: old.keyring_id, version: old.version + 1, file_key, body };
-        match shred {
-            Shred::Yes => file::write_and_shred(&self.path, &self.secret, &new)?,
-            Shred::No => file::write(&self.path, &self.secret, &new)?,
+        if shred {
+            file::write_and_shred(&self.path, &self.secret, &new)?;
+        } else {
+            file::write(&self.path, &self.secret, &new)?;
         }
         *self.state.write() = Arc::new(new);
         Ok(result)
     }
-}
-
-/// Whether a change ends the life of key material.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Shred {
-    Yes,
-    No,
 }
 
 fn as_keyring_secret(secret: crate::crypto::RootSecret) -> KeyringSecret {

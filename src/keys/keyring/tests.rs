@@ -29,7 +29,7 @@ fn run_until(keyring: &Keyring, from: Timestamp, to: Timestamp) -> Vec<Encryptio
     let mut now = from;
     while now < to {
         now = now.plus_secs(3600).min(to);
-        deleted.extend(keyring.tick(now).unwrap());
+        deleted.extend(keyring.tick(now).unwrap().into_iter().map(|key| key.id));
     }
     deleted
 }
@@ -107,6 +107,20 @@ fn a_waiting_period_of_zero_deletes_at_once() {
 }
 
 #[test]
+fn what_a_deletion_tells_is_the_deleted_key_and_not_the_next_of_its_name() {
+    let (_dir, _config, keyring) = keyring();
+    let first = keyring.create_key(&id("a"), days(1), NOW).unwrap();
+    keyring.delete(&id("a"), None, NOW).unwrap();
+    let purged = keyring.tick(NOW.plus_secs(DAY)).unwrap();
+    let second = keyring.create_key(&id("a"), Duration::ZERO, NOW).unwrap();
+    assert_eq!(purged.len(), 1);
+    assert_eq!((purged[0].fingerprint, purged[0].state), (first.fingerprint, KeyState::Deleted));
+    assert_ne!(purged[0].fingerprint, keyring.show(&id("a")).unwrap().fingerprint);
+    let deleted = keyring.delete(&id("a"), None, NOW).unwrap();
+    assert_eq!((deleted.fingerprint, deleted.state), (second.fingerprint, KeyState::Deleted));
+}
+
+#[test]
 fn a_clock_that_jumps_forward_holds_the_purge_until_confirmed() {
     let (_dir, config, keyring) = keyring();
     keyring.create_key(&id("a"), days(7), NOW).unwrap();
@@ -121,7 +135,7 @@ fn a_clock_that_jumps_forward_holds_the_purge_until_confirmed() {
     assert!(keyring.tick(later.plus_secs(60)).is_err());
     assert_eq!(keyring.show(&id("a")).unwrap().state, KeyState::PendingDeletion);
     keyring.confirm_time(later).unwrap();
-    assert_eq!(keyring.tick(later).unwrap(), [id("a")]);
+    assert_eq!(keyring.tick(later).unwrap()[0].id, id("a"));
 }
 
 #[test]

@@ -159,6 +159,29 @@ fn a_key_in_use_or_without_a_waiting_period_wants_to_be_named_twice() {
 }
 
 #[test]
+fn the_pool_remembers_a_deletion_that_only_reached_the_keyring() {
+    let world = World::new();
+    let (key, kept) = (world.local_key("k1"), world.local_key("k2"));
+    let keyring = world.service.keyring().unwrap();
+    keyring.delete(&key, None, *world.time.lock()).unwrap();
+    for _ in 0..7 * 24 {
+        world.pass(3600);
+        // As if the process ended before it told the pool.
+        keyring.tick(*world.time.lock()).unwrap();
+    }
+    let gone = keyring.show(&key).unwrap();
+    assert_eq!(gone.state, KeyState::Deleted);
+    assert!(world.service.catalog().tombstones().unwrap().is_empty());
+    let alive = keyring.show(&kept).unwrap();
+    assert!(world.service.remember_deleted(&alive).is_err());
+    drop(keyring);
+    let world = world.restarted();
+    let remembered = world.service.catalog().tombstones().unwrap();
+    let remembered: Vec<_> = remembered.iter().map(|t| t.fingerprint).collect();
+    assert_eq!(remembered, [gone.fingerprint]);
+}
+
+#[test]
 fn a_clock_that_jumps_holds_deletions_until_the_key_is_named_again() {
     let world = World::new();
     let key = world.local_key("k1");
