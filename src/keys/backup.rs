@@ -32,6 +32,9 @@ const FILES_MAX: usize = 16;
 /// older one would hide a rollback, and a lost one is made again.
 const FILES: [&str; 4] = ["root.key", "keyring", "keyring.key", "mounts"];
 
+/// Those of them that make up the keyring.
+const KEYRING_FILES: [&str; 2] = ["keyring", "keyring.key"];
+
 /// Which keys the last backup holds, by fingerprint and version; no secret.
 const BACKED_UP: &str = "backed-up";
 
@@ -99,7 +102,7 @@ pub fn backed_up_pool(from: &Path) -> Result<PoolId, KeysError> {
 }
 
 /// Brings back what a backup holds. Files that are there with other contents are an error, before
-/// anything is written, unless `replace`.
+/// anything is written, unless `replace`; but a keyring without any key is replaced.
 ///
 /// # Errors
 /// [`KeysError::Backup`], [`KeysError::RootSecretWrong`] for a wrong passphrase,
@@ -116,10 +119,13 @@ pub fn restore(
     let files = decode_files(&body).map_err(|_| not_a_backup(from, "it is damaged"))?;
     let pool = config.pool(&parts.pool);
     pool.ensure()?;
+    // A keyring that never held a key has nothing to lose.
+    let empty = Keyring::open(&pool).is_ok_and(|keyring| keyring.list().is_empty());
     for (name, bytes) in &files {
         let path = pool.path().join(name);
         let there = read_private(&path, FILE_BYTES_MAX)?;
-        if there.is_some_and(|there| there != *bytes) && !replace {
+        let nothing_lost = empty && KEYRING_FILES.contains(name);
+        if there.is_some_and(|there| there != *bytes) && !replace && !nothing_lost {
             return Err(KeysError::FileExists { path });
         }
     }
@@ -296,6 +302,22 @@ mod tests {
         let secret = root_secret::read_secret_file(&back.root_key()).unwrap();
         assert_eq!(secret.bytes(), root.bytes());
         restore(&new, &file, b"pass", false).unwrap();
+    }
+
+    #[test]
+    fn a_keyring_without_a_key_gives_way_to_the_backup() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) =
+            (ConfigDir::new(dir.path().join("a")), ConfigDir::new(dir.path().join("b")));
+        old.pool(&POOL).ensure().unwrap();
+        new.pool(&POOL).ensure().unwrap();
+        let keyring = Keyring::create(&old.pool(&POOL), NOW).unwrap();
+        keyring.create_key(&"k".parse().unwrap(), Duration::ZERO, NOW).unwrap();
+        let (file, kdf) = (dir.path().join("backup"), KdfParams::minimal());
+        backup(&old.pool(&POOL), POOL, None, b"pass", &kdf, &file).unwrap();
+        Keyring::create(&new.pool(&POOL), NOW).unwrap();
+        restore(&new, &file, b"pass", false).unwrap();
+        assert_eq!(Keyring::open(&new.pool(&POOL)).unwrap().list(), keyring.list());
     }
 
     #[test]
