@@ -10,7 +10,8 @@
 //! clock that it is given, and whoever owns threads calls the `tick_*` functions.
 //!
 //! Locks: `mounts`, `answers`, `time_seen` are held for moments only, one at a time, never over a
-//! call to the catalog, a provider or the mounter. A mount that is being made has its place in the
+//! call to the catalog, a provider or the mounter. `root_secrets` is held over a change of the root
+//! secrets, with none of the others. A mount that is being made has its place in the
 //! table already ([`mounts::Stage::Changing`]).
 
 mod answers;
@@ -61,6 +62,8 @@ pub struct Service {
     registry: RwLock<Registry>,
     keyring: RwLock<Option<Arc<Keyring>>>,
     keyring_problem: Option<String>,
+    /// The keyring's version as the anchor had it at the start; 0: none was seen.
+    keyring_seen: u64,
     config: PoolConfig,
     pool_path: PathBuf,
     engine_key: EngineKey,
@@ -73,6 +76,9 @@ pub struct Service {
     mounts_changed: Condvar,
     /// Mounts that are recorded and not there: held over changes of the file of mount records.
     records: Mutex<Vec<records::Record>>,
+    /// Held from reading the list of root secrets to writing it: of two changes at once, neither
+    /// undoes the other.
+    root_secrets: Mutex<()>,
     /// The largest time at which expiry was looked at.
     time_seen: Mutex<Timestamp>,
 }

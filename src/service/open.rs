@@ -99,9 +99,10 @@ pub(in crate::service) fn engine_key(
     }
 }
 
-/// The keyring of the pool. One is made where neither it nor its secret is there.
-fn open_keyring(config: &PoolConfig, now: Timestamp) -> Result<Keyring, KeysError> {
-    if config.keyring().exists() || config.keyring_key().exists() {
+/// The keyring of the pool. One is made where neither it nor its secret is there, unless one is
+/// expected: an empty one in place of one that is missing would hide the loss.
+fn open_keyring(config: &PoolConfig, expected: bool, now: Timestamp) -> Result<Keyring, KeysError> {
+    if expected || config.keyring().exists() || config.keyring_key().exists() {
         Keyring::open(config)
     } else {
         Keyring::create(config, now)
@@ -124,7 +125,6 @@ impl Service {
         config.ensure()?;
         let engine_key = engine_key(&sealed, &config, options.at_hand, ask)?;
         let anchor_key = AnchorKey::of(&engine_key);
-        let keyring = open_keyring(&config, now);
         let anchor = match Anchor::load(&config.anchor(), &id, &anchor_key) {
             Err(error) if options.accept_rollback => {
                 log::warn!("{error}; it is made again");
@@ -132,6 +132,9 @@ impl Service {
             }
             other => other?,
         };
+        let keyring_seen = anchor.map_or(0, |a| a.keyring_version);
+        let expected = keyring_seen > 0 && !options.accept_rollback;
+        let keyring = open_keyring(&config, expected, now);
         if let (Some(anchor), false) = (&anchor, options.accept_rollback) {
             let version = keyring.as_ref().map_or(anchor.keyring_version, Keyring::version);
             anchor.check(sealed.incarnation(), sealed.generation(), version)?;
@@ -151,22 +154,24 @@ impl Service {
         let mut registry = Registry::new();
         options.providers.into_iter().for_each(|p| registry.register(p));
         let (keyring, keyring_problem) = match keyring {
-            Ok(keyring) => (Some(Arc::new(keyring)), None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        match (&keyring, &keyring_problem) {
-            (Some(keyring), _) => registry.register(Arc::new(LocalProvider::new(keyring.clone()))),
-            (None, problem) => {
-                let problem = problem.clone().unwrap_or_default();
-                log::error!("keys of the embedded keyring are unreachable: {problem}");
-                registry.register(Arc::new(AbsentKeyring::new(problem)));
+            Ok(keyring) => {
+                let keyring = Arc::new(keyring);
+                registry.register(Arc::new(LocalProvider::new(keyring.clone())));
+                (Some(keyring), None)
             }
-        }
+            Err(error) => {
+                let problem = error.to_string();
+                log::error!("keys of the embedded keyring are unreachable: {problem}");
+                registry.register(Arc::new(AbsentKeyring::new(problem.clone())));
+                (None, Some(problem))
+            }
+        };
         let service = Arc::new(Self {
             catalog,
             registry: RwLock::new(registry),
             keyring: RwLock::new(keyring),
             keyring_problem,
+            keyring_seen,
             config,
             pool_path: options.pool_path,
             engine_key,
@@ -177,6 +182,7 @@ impl Service {
             mounts: Mutex::new(Table::default()),
             records: Mutex::default(),
             mounts_changed: Condvar::new(),
+            root_secrets: Mutex::new(()),
             time_seen: Mutex::new(Timestamp::default()),
         });
         service.load_records();
@@ -207,7 +213,9 @@ impl Service {
     /// [`ProblemCode::Io`]
     pub fn store_anchor(&self) -> Result<(), ServiceError> {
         let pool = self.pool();
-        let keyring_version = self.keyring.read().as_ref().map_or(0, |k| k.version());
+        // Without a keyring, what was seen of it stays: it may come back, and not an older one.
+        let keyring = self.keyring.read().clone();
+        let keyring_version = keyring.map_or(self.keyring_seen, |k| k.version());
         let anchor = Anchor {
             pool: pool.id(),
             incarnation: pool.incarnation(),

@@ -77,6 +77,7 @@ impl Service {
         spec: &RootSecretSpec,
         passphrase: Option<&[u8]>,
     ) -> Result<Vec<RootSecretInfo>, ServiceError> {
+        let _one_change = self.root_secrets.lock();
         let mut wraps = self.pool().wraps();
         if wraps.len() >= limits::ENGINE_WRAPS_MAX {
             let what = format!("the pool has {} root secrets, as many as it may", wraps.len());
@@ -143,6 +144,7 @@ impl Service {
         &self,
         spec: &RootSecretSpec,
     ) -> Result<Vec<RootSecretInfo>, ServiceError> {
+        let _one_change = self.root_secrets.lock();
         let wraps = self.pool().wraps();
         let named = spec.to_string();
         let kept: Vec<EngineWrap> = wraps.iter().filter(|w| label(w) != named).cloned().collect();

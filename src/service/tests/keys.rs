@@ -182,6 +182,60 @@ fn the_pool_remembers_a_deletion_that_only_reached_the_keyring() {
 }
 
 #[test]
+fn a_missing_keyring_is_no_new_one_and_an_older_one_is_found_out_after_it() {
+    let world = World::new();
+    world.local_key("k1");
+    let (path, secret) = (world.service.config().keyring(), world.service.config().keyring_key());
+    let older = std::fs::read(&path).unwrap();
+    world.local_key("k2");
+    let (newest, kept) = (std::fs::read(&path).unwrap(), std::fs::read(&secret).unwrap());
+    for file in [&path, &secret] {
+        std::fs::remove_file(file).unwrap();
+    }
+    let world = world.restarted();
+    assert!(!path.exists() && !secret.exists());
+    let warnings = world.service.status(false).unwrap().warnings;
+    assert!(warnings.iter().any(|w| w.contains("keyring")), "{warnings:?}");
+    let error = world.service.create_key(Some("k3"), None).unwrap_err();
+    assert_eq!(error.code, ProblemCode::Keyring);
+    let world = world.restarted();
+    crate::keys::root_secret::write_secret_file(
+        &secret,
+        &crate::crypto::RootSecret::from_bytes(kept.as_slice().try_into().unwrap()),
+    )
+    .unwrap();
+    std::fs::write(&path, newest).unwrap();
+    let world = world.restarted();
+    assert_eq!(world.service.keyring().unwrap().list().len(), 2);
+    world.service.close(true, false).unwrap();
+    std::fs::write(&path, older).unwrap();
+    assert!(world.reopened().is_err());
+}
+
+#[test]
+fn root_secrets_changed_at_once_do_not_undo_each_other() {
+    let world = World::new();
+    let spec = |text: &str| {
+        let file = world.dir.path().join(text);
+        format!("file:{}", file.display()).parse::<crate::service::RootSecretSpec>().unwrap()
+    };
+    world.service.add_root_secret(&spec("old"), None).unwrap();
+    let held = world.service.root_secrets.lock();
+    std::thread::scope(|threads| {
+        let adding = threads.spawn(|| world.service.add_root_secret(&spec("new"), None).unwrap());
+        let removing = threads.spawn(|| world.service.remove_root_secret(&spec("old")).unwrap());
+        std::thread::yield_now();
+        assert_eq!(world.service.root_secrets().len(), 2, "changes wait for their turn");
+        drop(held);
+        (adding.join().unwrap(), removing.join().unwrap())
+    });
+    let names: Vec<_> = world.service.root_secrets().into_iter().map(|s| s.spec).collect();
+    assert_eq!(names.len(), 2);
+    assert!(names.contains(&spec("new").to_string()), "{names:?}");
+    assert!(!names.contains(&spec("old").to_string()), "{names:?}");
+}
+
+#[test]
 fn a_clock_that_jumps_holds_deletions_until_the_key_is_named_again() {
     let world = World::new();
     let key = world.local_key("k1");
