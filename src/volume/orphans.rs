@@ -5,16 +5,20 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::base::units::InodeNo;
 use crate::sys::sync::{Condvar, Mutex};
 use crate::sys::threads;
 use crate::volume::Volume;
 use crate::volume::backing::{Edit, Key, Purpose};
-use crate::volume::error::Result;
+use crate::volume::error::{Result, VolumeError};
 use crate::volume::extents::{self, BLOCKS_END, STEP_ITEMS};
 use crate::volume::inode::Inode;
 use crate::volume::items::{kind, orphan_key};
+
+/// Rest after a step that failed: space may come back, and so may the device.
+const REST: Duration = Duration::from_secs(1);
 
 /// Inodes that wait to be freed, in order.
 #[derive(Default)]
@@ -46,6 +50,12 @@ impl Reaper {
         let queue = self.queue.lock();
         !self.more.wait_while(queue, |q| q.waiting.is_empty() && !q.ended).ended
     }
+
+    /// Waits a while, or until the end.
+    fn rest(&self) {
+        let queue = self.queue.lock();
+        let _ = self.more.wait_timeout_while(queue, REST, |q| !q.ended);
+    }
 }
 
 impl Volume {
@@ -56,9 +66,15 @@ impl Volume {
         threads::spawn("volume-reaper", move || {
             while reaper.wait() {
                 let Some(volume) = volume.upgrade() else { return };
-                if volume.background_step().is_err() {
-                    // The pool has failed or is locked; what is left is found at the next opening.
-                    return;
+                let step = volume.background_step();
+                drop(volume);
+                match step {
+                    Ok(_) => {}
+                    // Nothing changes any more; what is left is found at the next opening.
+                    Err(
+                        VolumeError::ReadOnly | VolumeError::Locked | VolumeError::WriteLost(_),
+                    ) => return,
+                    Err(_) => reaper.rest(),
                 }
             }
         });
@@ -81,29 +97,36 @@ impl Volume {
         Ok(())
     }
 
-    /// One bounded step of freeing. Whether there is more to do.
+    /// One bounded step of freeing. Whether there is more to do. An inode whose step failed stays
+    /// queued, behind the others.
     ///
     /// # Errors
     /// The pool's.
     pub fn background_step(&self) -> Result<bool> {
+        let _visit = self.enter_to_change()?;
         let next = self.reaper.queue.lock().waiting.pop_front();
         let Some(ino) = next else { return Ok(false) };
-        let _visit = self.enter_to_change()?;
-        if let Some(inode) = self.dying_inode(ino)
-            && !self.free_step(&inode)?
-        {
+        let step = match self.dying_inode(ino) {
+            Ok(inode) => self.free_step(&inode),
+            Err(VolumeError::Stale) => Ok(true),
+            Err(error) => Err(error),
+        };
+        if !matches!(step, Ok(true)) {
             self.reaper.add(ino);
         }
+        step?;
         Ok(!self.reaper.queue.lock().waiting.is_empty())
     }
 
-    fn dying_inode(&self, ino: InodeNo) -> Option<Arc<Inode>> {
-        self.inodes.peek(ino).or_else(|| {
-            // Queued at opening, and out of the cache since.
-            let inode = self.inode(ino).ok()?;
-            inode.state.lock().dying = true;
-            Some(inode)
-        })
+    fn dying_inode(&self, ino: InodeNo) -> Result<Arc<Inode>> {
+        let known = self.inodes.peek(ino).filter(|inode| inode.state.lock().dying);
+        if let Some(inode) = known {
+            return Ok(inode);
+        }
+        // Queued at opening, and out of the cache since.
+        let inode = self.inode(ino)?;
+        inode.state.lock().dying = true;
+        Ok(inode)
     }
 
     /// Frees an inode that has no name, no handle and no lookup. Errors are left to the next
