@@ -33,6 +33,15 @@ impl Readers {
         ReadGuard { readers: Some(self.clone()), generation }
     }
 
+    /// Enters as of the interval `generation`, for a tree that reaches what is freed in it and
+    /// later, and nothing that was freed before. The caller keeps the frees of that interval from
+    /// becoming durable until this returns.
+    #[must_use]
+    pub fn enter_at(&self, generation: Generation) -> ReadGuard {
+        *self.0.lock().active.entry(generation).or_default() += 1;
+        ReadGuard { readers: Some(self.clone()), generation }
+    }
+
     /// A cut opened the interval `open`.
     pub fn advance(&self, open: Generation) {
         self.0.lock().open = open;
@@ -102,5 +111,15 @@ mod tests {
         let kept = ReadGuard::of_what_is_kept();
         assert_eq!(readers.unreachable_through(), Generation(11));
         drop(kept);
+    }
+
+    #[test]
+    fn a_reader_of_an_older_tree_holds_what_was_freed_since_that_tree() {
+        let readers = Readers::new(Generation(10));
+        readers.advance(Generation(11));
+        let late = readers.enter_at(Generation(10));
+        assert_eq!(readers.unreachable_through(), Generation(9));
+        drop(late);
+        assert_eq!(readers.unreachable_through(), Generation(10));
     }
 }

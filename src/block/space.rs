@@ -137,9 +137,9 @@ impl Space {
 
     /// The lock, with what became reusable given back.
     pub(in crate::block) fn lock_reaped(&self) -> MutexGuard<'_, Inner> {
-        let unreachable = self.readers.unreachable_through();
         let mut inner = self.inner.lock();
-        let through = inner.durable.min(unreachable);
+        // After `durable` is known: whoever reads the tree before that one has entered by then.
+        let through = inner.durable.min(self.readers.unreachable_through());
         inner.reap(through);
         inner
     }

@@ -211,9 +211,11 @@ impl Pool {
     /// The catalog as the last durable checkpoint left it.
     #[must_use]
     pub fn read_catalog(&self) -> CatalogView {
-        // The guard comes first: a tree that was read later reaches nothing older.
-        let guard = self.core.readers.enter();
         let catalog = self.catalog.read();
+        // While checkpoint G is written the open interval is G + 1 already, but this tree still
+        // reaches what G freed. The commit of G takes the write side before it makes that
+        // reusable, so whoever enters under the read side is in time.
+        let guard = self.core.readers.enter_at(catalog.generation.next());
         CatalogView {
             nodes: self.core.nodes.clone(),
             tree: catalog.tree.clone(),
