@@ -119,6 +119,8 @@ impl Sealed {
         }
         let mut opening = Opening::read(self.device, chosen, slot_key, &options)?;
         opening.check_later_state(&options)?;
+        // The logs were written under the incarnation that the superblock states.
+        let logs_incarnation = opening.serial.clear.incarnation;
         let rolled_back = options.remembered.is_some_and(|g| g > opening.serial.clear.generation);
         if options.accept_rollback && rolled_back {
             opening.serial.clear.incarnation += 1;
@@ -127,7 +129,7 @@ impl Sealed {
         if read_only {
             pool.core.fail("it was opened for reading only");
         } else {
-            recover::recover(&pool, &options)?;
+            recover::recover(&pool, &options, logs_incarnation)?;
         }
         Ok(pool)
     }

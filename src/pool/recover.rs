@@ -22,8 +22,13 @@ enum Decision {
     Keep(LogItem),
 }
 
-/// Takes in the logs and makes the checkpoint after which the pool serves.
-pub(in crate::pool) fn recover(pool: &Arc<Pool>, options: &OpenOptions) -> Result<(), PoolError> {
+/// Takes in the logs, written under `incarnation`, and makes the checkpoint after which the pool
+/// serves. The pool's own incarnation is a later one where a rollback was accepted.
+pub(in crate::pool) fn recover(
+    pool: &Arc<Pool>,
+    options: &OpenOptions,
+    incarnation: u64,
+) -> Result<(), PoolError> {
     let catalog = pool.read_catalog();
     let logs = items::logs(catalog.tree(), &pool.core.nodes)?;
     drop(catalog);
@@ -36,7 +41,7 @@ pub(in crate::pool) fn recover(pool: &Arc<Pool>, options: &OpenOptions) -> Resul
             }
             // Decided by an earlier opening: its claims are in the map already.
             Some(outstanding) => reserve(pool, outstanding.need_blocks),
-            None => decisions.push((cluster, decide(pool, cluster, item, options)?)),
+            None => decisions.push((cluster, decide(pool, cluster, item, options, incarnation)?)),
         }
     }
     let edit = move |txn: &mut crate::pool::CatalogTxn<'_>, _: &crate::pool::CutReport| {
@@ -71,11 +76,12 @@ fn decide(
     cluster: ClusterId,
     item: LogItem,
     options: &OpenOptions,
+    incarnation: u64,
 ) -> Result<Decision, PoolError> {
-    let (lo, generation, incarnation) = {
+    let (lo, generation) = {
         let serial = pool.serial.lock();
         let lo = Zeroizing::new(*serial.payload.lo.bytes());
-        (lo, serial.clear.generation.next(), pool.core.incarnation)
+        (lo, serial.clear.generation.next())
     };
     let request = ScanRequest {
         device: &*pool.core.device,
