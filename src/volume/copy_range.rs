@@ -1,6 +1,7 @@
 //! copy_file_range: within the daemon, holes kept. Data is copied, since a block has one reference
 //! in a tree (engine rule 23).
 
+use crate::base::limits::FILE_BYTES_MAX;
 use crate::base::units::{BLOCK_SIZE_U64, InodeNo};
 use crate::volume::Volume;
 use crate::volume::error::{Result, VolumeError};
@@ -34,6 +35,9 @@ impl Volume {
         if ino_in == ino_out && offset_in.abs_diff(offset_out) < len {
             return Err(VolumeError::Invalid);
         }
+        if offset_out.checked_add(len).is_none_or(|end| end > FILE_BYTES_MAX) {
+            return Err(VolumeError::TooLarge);
+        }
         let mut done = 0;
         while done < len {
             let (from, to) = (offset_in + done, offset_out + done);
@@ -44,6 +48,7 @@ impl Volume {
             let step = if data > from {
                 let step = (data - from).min(len - done);
                 let _op = target.op.lock();
+                target.state.lock().check_lost()?;
                 self.drop_privileges(&target)?;
                 self.zero_range(&target, to, to + step, true).map(|()| step)
             } else {
