@@ -88,14 +88,14 @@ impl Volume {
         let first = from.div_ceil(BLOCK_SIZE_U64);
         let last = to / BLOCK_SIZE_U64;
         let _promise = self.backing.reserve(0, 4, Purpose::Shrink)?;
-        let (mut pages, promise) = if first > last {
-            self.zeroed_part(inode, from, to, Purpose::Shrink)?
+        let (mut pages, mut promises) = if first > last {
+            let part = self.zeroed_part(inode, from, to, Purpose::Shrink)?;
+            (part.0, Vec::from_iter(part.1))
         } else {
             let head = self.zeroed_part(inode, from, first * BLOCK_SIZE_U64, Purpose::Shrink)?;
             let tail = self.zeroed_part(inode, last * BLOCK_SIZE_U64, to, Purpose::Shrink)?;
-            (head.0.into_iter().chain(tail.0).collect(), head.1.or(tail.1))
+            (head.0.into_iter().chain(tail.0).collect(), head.1.into_iter().chain(tail.1).collect())
         };
-        let mut promise = promise;
         let mut at = first;
         loop {
             at = self.edit_then(
@@ -117,7 +117,8 @@ impl Volume {
                         self.buffer.forget_pages(state, at..(*done).max(at));
                         if !pages.is_empty() {
                             let pages = std::mem::take(&mut pages);
-                            self.buffer.put_pages(inode, state, pages, promise.take());
+                            let promises = std::mem::take(&mut promises);
+                            self.buffer.put_pages(inode, state, pages, promises);
                         }
                         self.buffer.clean(inode, state);
                     }

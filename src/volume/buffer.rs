@@ -67,7 +67,7 @@ impl WriteBuffer {
         inode: &Arc<Inode>,
         state: &mut State,
         pages: Vec<(u64, Arc<Page>)>,
-        promise: Option<Reservation>,
+        promise: impl IntoIterator<Item = Reservation>,
     ) {
         let mut new_bytes = 0;
         for (block, page) in pages {
