@@ -165,15 +165,17 @@ impl Catalog {
         key_usage::tombstones(&self.items())
     }
 
-    /// What deletions left to do.
+    /// What deletions left to do; without what lies in regions whose map cannot be read, which stays
+    /// until the pool is opened again.
     #[must_use]
     pub fn work_left(&self) -> WorkLeft {
         let state = self.state.lock();
         let table = &state.table;
         let blocks = |id: &SegmentId| table.segment(*id).map_or(0, |s| s.allocated_blocks);
+        let dead = || table.dead().iter().filter(|id| !state.progress.is_stuck(**id));
         WorkLeft {
-            segments: table.dead().len(),
-            blocks: table.dead().iter().map(blocks).sum(),
+            segments: dead().count(),
+            blocks: dead().map(blocks).sum(),
             cuts: table.released().len(),
         }
     }

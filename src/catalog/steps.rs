@@ -42,6 +42,9 @@ pub(in crate::catalog) struct Progress {
     named: BTreeSet<SegmentId>,
     /// One pass over the region maps.
     pass: Option<Pass>,
+    /// Dead segments with blocks left in a region that could not be read when a whole pass looked:
+    /// nothing is to be done for them before another segment dies or the pool is opened again.
+    stuck: BTreeSet<SegmentId>,
 }
 
 #[derive(Debug)]
@@ -54,10 +57,16 @@ struct Pass {
 impl Progress {
     /// Whether [`step`] would find something to do.
     pub fn is_due(&self, table: &Table) -> bool {
-        !table.dead().is_empty()
+        table.dead().iter().any(|id| !self.is_stuck(*id))
             || !table.released().is_empty()
             || table.empty().difference(&self.named).take(EMPTY_SEGMENTS_DUE).count()
                 == EMPTY_SEGMENTS_DUE
+    }
+
+    /// Whether another step would do nothing for this dead segment, since a region's map cannot be
+    /// read.
+    pub fn is_stuck(&self, id: SegmentId) -> bool {
+        self.stuck.contains(&id) && self.purged.contains(&id)
     }
 }
 
@@ -194,7 +203,7 @@ fn sweep(
     let mut found = Vec::new();
     for _ in 0..regions {
         forget_swept(table, progress)?;
-        if *runs_left == 0 || !table.dead().iter().any(|id| has_blocks(table, *id)) {
+        if *runs_left == 0 || !worth_a_pass(table, progress) {
             break;
         }
         let pass = progress.pass.get_or_insert_with(|| Pass {
@@ -208,6 +217,8 @@ fn sweep(
             if end_of_pass(table, &pass)? {
                 continue;
             }
+            let left = pass.segments.into_iter().filter(|id| has_blocks(table, *id));
+            progress.stuck = left.collect();
             break;
         };
         match storage.runs_of(region, &pass.segments) {
@@ -248,6 +259,11 @@ fn end_of_pass(table: &mut Table, pass: &Pass) -> Result<bool, CatalogError> {
     Ok(!lost)
 }
 
+/// Whether the region maps may still hold something of a dead segment that can be read.
+fn worth_a_pass(table: &Table, progress: &Progress) -> bool {
+    table.dead().iter().any(|id| has_blocks(table, *id) && !progress.stuck.contains(id))
+}
+
 fn has_blocks(table: &Table, id: SegmentId) -> bool {
     table.segment(id).is_ok_and(|s| s.allocated_blocks > 0 || s.uncounted)
 }
@@ -262,6 +278,7 @@ fn forget_swept(table: &mut Table, progress: &mut Progress) -> Result<(), Catalo
     for id in done {
         table.forget(id)?;
         progress.purged.remove(&id);
+        progress.stuck.remove(&id);
     }
     if table.dead().is_empty() {
         progress.pass = None;
