@@ -32,6 +32,7 @@ impl Volume {
         let end = end.ok_or(VolumeError::TooLarge)?;
         let _op = inode.op.lock();
         inode.state.lock().check_lost()?;
+        self.finish_truncation(&inode)?;
         self.drop_privileges(&inode)?;
         match mode {
             AllocateMode::Plain => {

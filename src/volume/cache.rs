@@ -1,7 +1,8 @@
 //! Inodes in memory, bounded, and the lookups that the kernel holds.
 //!
 //! An inode leaves the cache only when nobody else holds it: open handles, buffered data and
-//! running operations all do. So there is never a second one of the same number.
+//! running operations all do; a truncation that is not finished keeps it too. So there is never a
+//! second one of the same number.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -71,7 +72,7 @@ impl InodeCache {
     pub fn clear_unused(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock();
-            shard.map.retain(|_, inode| Arc::strong_count(inode) > 1);
+            shard.map.retain(|_, inode| !may_go(inode));
             let Shard { map, queue } = &mut *shard;
             queue.retain(|ino| map.contains_key(ino));
         }
@@ -83,12 +84,18 @@ impl InodeCache {
     }
 }
 
+/// Whether nobody holds the inode, nor anything that the tree would not tell its next user. The
+/// caller holds the shard: who is alone there finds the state's lock free.
+fn may_go(inode: &Arc<Inode>) -> bool {
+    Arc::strong_count(inode) == 1 && inode.state.lock().truncating.is_none()
+}
+
 impl Shard {
     fn evict(&mut self) {
         for _ in 0..TRIES {
             let Some(ino) = self.queue.pop_front() else { return };
             match self.map.get(&ino) {
-                Some(inode) if Arc::strong_count(inode) > 1 => self.queue.push_back(ino),
+                Some(inode) if !may_go(inode) => self.queue.push_back(ino),
                 Some(_) => {
                     self.map.remove(&ino);
                     return;

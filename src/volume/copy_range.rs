@@ -49,6 +49,7 @@ impl Volume {
                 let step = (data - from).min(len - done);
                 let _op = target.op.lock();
                 target.state.lock().check_lost()?;
+                self.finish_truncation(&target)?;
                 self.drop_privileges(&target)?;
                 self.zero_range(&target, to, to + step, true).map(|()| step)
             } else {

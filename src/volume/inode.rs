@@ -38,6 +38,9 @@ pub(in crate::volume) struct State {
     pub handles: u32,
     /// Whether it is being freed: no name, no handle, no lookup.
     pub dying: bool,
+    /// The block from which on a truncation has extents to free yet: the intent is in the tree.
+    /// Nothing may grow the file before they are gone, and the inode stays in memory.
+    pub truncating: Option<u64>,
 }
 
 /// A buffered block; a page is never changed, only replaced.

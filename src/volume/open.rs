@@ -132,7 +132,14 @@ impl Volume {
             let from = from.ok_or(VolumeError::corrupt_item("a truncation cannot be read", ino))?;
             let inode = self.inode(ino)?;
             let _op = inode.op.lock();
-            self.truncate_steps(&inode, from)?;
+            inode.state.lock().truncating = Some(from);
+            match self.finish_truncation(&inode) {
+                // The next change of the file tries again.
+                Err(VolumeError::NoSpace) => {
+                    log::warn!("inode {ino}: no space to finish a truncation yet");
+                }
+                done => done?,
+            }
         }
         Ok(())
     }

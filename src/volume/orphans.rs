@@ -15,7 +15,7 @@ use crate::volume::backing::{Edit, Key, Purpose};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::extents::{self, BLOCKS_END, STEP_ITEMS};
 use crate::volume::inode::Inode;
-use crate::volume::items::{kind, orphan_key};
+use crate::volume::items::{kind, orphan_key, truncate_key};
 
 /// Rest after a step that failed: space may come back, and so may the device.
 const REST: Duration = Duration::from_secs(1);
@@ -163,6 +163,7 @@ impl Volume {
                     return Ok(false);
                 }
                 txn.remove(orphan_key(ino))?;
+                txn.remove(truncate_key(ino))?;
                 locked.state(ino)?.item = None;
                 Ok(true)
             },
@@ -172,6 +173,7 @@ impl Volume {
                 {
                     self.buffer.forget_pages(state, 0..u64::MAX);
                     state.unsaved = false;
+                    state.truncating = None;
                     self.buffer.clean(inode, state);
                 }
             },

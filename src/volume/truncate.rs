@@ -1,6 +1,7 @@
 //! Truncation. A file that loses many extents shows its new size at once, with the intent stored in
 //! the same edit; the extents go in bounded steps (engine rule 21), before anything can grow the
-//! file again: the inode's `op` is held to the end.
+//! file again: the inode's `op` is held to the end, and where a step fails, whatever changes the
+//! file next begins with the steps that are left.
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ impl Volume {
         let ino = inode.ino;
         let _op = inode.op.lock();
         inode.state.lock().check_lost()?;
+        self.finish_truncation(inode)?;
         self.drop_privileges(inode)?;
         let purpose = if size <= inode.item()?.size { Purpose::Shrink } else { Purpose::Grow };
         let _promise = self.backing.reserve(0, 4, purpose)?;
@@ -55,8 +57,9 @@ impl Volume {
                 *locked.item(ino)? = item;
                 Ok((done, tail))
             },
-            |locked, (_, (pages, promise))| {
+            |locked, (done, (pages, promise))| {
                 if let Ok(state) = locked.state(ino) {
+                    state.truncating = (*done < BLOCKS_END).then_some(from);
                     self.buffer.forget_pages(state, from..u64::MAX);
                     if !pages.is_empty() {
                         self.buffer.put_pages(inode, state, std::mem::take(pages), promise.take());
@@ -68,19 +71,36 @@ impl Volume {
         if done.0 < BLOCKS_END { self.truncate_steps(inode, from) } else { Ok(()) }
     }
 
+    /// Ends a truncation of which a step failed: what it left must not show in a file that grows.
+    /// The caller holds `op`.
+    pub(in crate::volume) fn finish_truncation(&self, inode: &Arc<Inode>) -> Result<()> {
+        let from = inode.state.lock().truncating;
+        from.map_or(Ok(()), |from| self.truncate_steps(inode, from))
+    }
+
     /// Frees the extents from a block on, step by step, then the intent. The caller holds `op`.
-    pub(in crate::volume) fn truncate_steps(&self, inode: &Arc<Inode>, from: u64) -> Result<()> {
+    fn truncate_steps(&self, inode: &Arc<Inode>, from: u64) -> Result<()> {
         let ino = inode.ino;
         loop {
             let _promise = self.backing.reserve(0, 4, Purpose::Shrink)?;
-            let done = self.edit(&[inode], |txn, locked| {
-                let item = locked.item(ino)?;
-                let done = extents::clear(txn, ino, item, from, BLOCKS_END)?;
-                if done == BLOCKS_END {
-                    txn.remove(truncate_key(ino))?;
-                }
-                Ok(done)
-            })?;
+            let done = self.edit_then(
+                &[inode],
+                |txn, locked| {
+                    let item = locked.item(ino)?;
+                    let done = extents::clear(txn, ino, item, from, BLOCKS_END)?;
+                    if done == BLOCKS_END {
+                        txn.remove(truncate_key(ino))?;
+                    }
+                    Ok(done)
+                },
+                |locked, done| {
+                    if *done == BLOCKS_END
+                        && let Ok(state) = locked.state(ino)
+                    {
+                        state.truncating = None;
+                    }
+                },
+            )?;
             if done == BLOCKS_END {
                 return Ok(());
             }

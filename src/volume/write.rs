@@ -61,6 +61,7 @@ impl Volume {
         {
             let _op = inode.op.lock();
             inode.state.lock().check_lost()?;
+            self.finish_truncation(inode)?;
             if !keep_privileges {
                 self.drop_privileges(inode)?;
             }
