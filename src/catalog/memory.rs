@@ -22,6 +22,8 @@ pub(in crate::catalog) struct Memory {
     pub blocks: BTreeMap<u64, SegmentId>,
     /// Blocks freed so far.
     pub freed: u64,
+    /// A region whose map cannot be read.
+    pub rotten: Option<u32>,
     /// Items read, written and visited so far.
     pub ops: Cell<u64>,
 }
@@ -69,6 +71,9 @@ impl Storage for Memory {
         region: u32,
         segments: &HashSet<SegmentId>,
     ) -> Result<Vec<(Run, SegmentId)>, CatalogError> {
+        if self.rotten == Some(region) {
+            return Err(CatalogError::Inconsistent("a region map cannot be read"));
+        }
         let range = u64::from(region) * REGION..u64::from(region + 1) * REGION;
         let found = self.blocks.range(range).filter(|(_, id)| segments.contains(id));
         Ok(found.map(|(addr, id)| (Run { addr: BlockAddr(*addr), blocks: 1 }, *id)).collect())

@@ -12,6 +12,7 @@ use crate::catalog::rewrap::{Target, headers_of};
 use crate::catalog::snapshot::NewSnapshot;
 use crate::catalog::state::{Edit, State, cluster_record, snapshot_record};
 use crate::catalog::steps::{self, Budget};
+use crate::catalog::storage::Storage;
 use crate::catalog::{info, key_usage, sizes};
 use crate::crypto::{ClusterSecret, HeaderKeys, HeaderSalt, Wrap};
 
@@ -335,6 +336,24 @@ fn blocks_that_region_maps_lost_are_corruption_and_not_silence() {
     pool.edit(|e| e.delete_cluster(id(1), false)).unwrap();
     let step = pool.edit(|e| steps::step(e.table, e.storage, e.progress, Budget::default()));
     assert!(step.is_err_and(|e| e.is_corruption()));
+}
+
+#[test]
+fn a_region_that_cannot_be_read_is_left_alone_until_another_segment_dies() {
+    let mut pool = Pool::new();
+    for (n, name) in [(1, "db"), (2, "other")] {
+        pool.create(n, name, None);
+        pool.write(n, 3, &[]);
+    }
+    pool.memory.rotten = pool.memory.regions().first().copied();
+    pool.edit(|e| e.delete_cluster(id(1), false)).unwrap();
+    // Comes to an end.
+    pool.work();
+    assert_eq!(pool.state.table.dead().len(), 1);
+    pool.memory.rotten = None;
+    pool.edit(|e| e.delete_cluster(id(2), false)).unwrap();
+    pool.work();
+    assert!(pool.state.table.dead().is_empty() && pool.memory.blocks.is_empty());
 }
 
 #[test]
