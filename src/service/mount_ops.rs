@@ -305,11 +305,12 @@ impl Service {
         let unwanted = {
             let mut table = self.mounts.lock();
             match table.get_mut(id) {
-                Some(entry) => {
+                Some(entry) if matches!(entry.stage, Stage::Locked) => {
                     entry.stage = Stage::Serving(source);
                     None
                 }
-                None => Some(source),
+                // It is being unmounted, or is by now: nobody else would close this.
+                _ => Some(source),
             }
         };
         unwanted.map_or(Ok(()), |source| source.close(&self.catalog))
