@@ -128,7 +128,8 @@ impl Stopper {
 }
 
 impl Server {
-    /// Binds the socket, mode 0660 and of the administrators' group; a stale one is removed first.
+    /// Binds the socket: mode 0600, or 0660 and of the administrators' group where there is one; a
+    /// stale one is removed first.
     ///
     /// # Errors
     /// As [`ServerError`].
@@ -139,9 +140,12 @@ impl Server {
         }
         remove_stale(path)?;
         let listener = StdListener::bind(path).map_err(failed)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+        let allow = |mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+        allow(0o600).map_err(failed)?;
         if access.admin_gid.is_some() {
+            // The group first: never is it open to another one.
             std::os::unix::fs::chown(path, None, access.admin_gid).map_err(failed)?;
+            allow(0o660).map_err(failed)?;
         }
         listener.set_nonblocking(true).map_err(failed)?;
         let stop = Stopper { stop: Arc::new(watch::Sender::new(false)) };

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown as Half;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -279,13 +279,18 @@ fn the_socket_is_ours_alone_and_stale_ones_are_replaced() {
     let running = Running::start();
     let there = std::fs::symlink_metadata(&running.path).unwrap();
     assert!(there.file_type().is_socket());
-    assert_eq!(there.permissions().mode() & 0o777, 0o660);
+    assert_eq!(there.permissions().mode() & 0o777, 0o600);
     let access = Access { owner_uid: 0, admin_gid: None };
     assert!(matches!(Server::bind(&running.path, access), Err(ServerError::InUse(_))));
     let dir = tempfile::tempdir().unwrap();
     let stale = dir.path().join("stale");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
     assert!(Server::bind(&stale, access).is_ok());
+    let gid = std::fs::metadata(dir.path()).unwrap().gid();
+    let shared = dir.path().join("shared");
+    let _bound = Server::bind(&shared, Access { owner_uid: 0, admin_gid: Some(gid) }).unwrap();
+    let there = std::fs::symlink_metadata(&shared).unwrap();
+    assert_eq!((there.permissions().mode() & 0o777, there.gid()), (0o660, gid));
     let file = dir.path().join("file");
     std::fs::write(&file, "kept").unwrap();
     assert!(matches!(Server::bind(&file, access), Err(ServerError::NotASocket(_))));

@@ -237,14 +237,16 @@ impl Api for DaemonApi {
         Ok(told::list(self.service.root_secrets(), told::root_secret))
     }
 
-    fn add_root_secret(&self, _: &Call<'_>, mut r: AddRootSecret) -> Reply<List<RootSecret>> {
+    fn add_root_secret(&self, call: &Call<'_>, mut r: AddRootSecret) -> Reply<List<RootSecret>> {
+        may_change_root_secrets(call.peer.uid)?;
         let spec: RootSecretSpec = r.spec.parse().map_err(told::problem)?;
         let passphrase = r.passphrase.take().map(|text| Zeroizing::new(text.into_bytes()));
         let all = self.service.add_root_secret(&spec, passphrase.as_ref().map(|p| p.as_slice()));
         Ok(told::list(all.map_err(told::problem)?, told::root_secret))
     }
 
-    fn remove_root_secret(&self, _: &Call<'_>, r: RemoveRootSecret) -> Reply<List<RootSecret>> {
+    fn remove_root_secret(&self, call: &Call<'_>, r: RemoveRootSecret) -> Reply<List<RootSecret>> {
+        may_change_root_secrets(call.peer.uid)?;
         let spec: RootSecretSpec = r.spec.parse().map_err(told::problem)?;
         let all = self.service.remove_root_secret(&spec).map_err(told::problem)?;
         Ok(told::list(all, told::root_secret))
@@ -254,6 +256,16 @@ impl Api for DaemonApi {
         log::info!("shutdown asked for by user {} (process {})", call.peer.uid, call.peer.pid);
         self.ender.end_and_wait(End::asked(r.force))
     }
+}
+
+/// What opens the pool is for its owner and root: the daemon reads and makes files for it with its
+/// own rights, and an administrators' group has others.
+fn may_change_root_secrets(uid: u32) -> Reply<()> {
+    if uid == 0 || uid == crate::sys::process::euid() {
+        return Ok(());
+    }
+    let detail = "root secrets are changed by root and the user that the daemon runs as only";
+    Err(Problem::new(ProblemCode::Forbidden, detail))
 }
 
 fn gauges(service: &Service) -> Vec<Gauge> {
@@ -289,4 +301,17 @@ fn gauges(service: &Service) -> Vec<Gauge> {
         u64::try_from(m.facts.oldest_request.as_millis()).unwrap_or(u64::MAX)
     }));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_administrator_does_not_change_what_opens_the_pool() {
+        assert!(may_change_root_secrets(0).is_ok());
+        assert!(may_change_root_secrets(crate::sys::process::euid()).is_ok());
+        let refused = may_change_root_secrets(u32::MAX - 1).unwrap_err();
+        assert_eq!(refused.code, ProblemCode::Forbidden);
+    }
 }

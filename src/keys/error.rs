@@ -213,19 +213,26 @@ pub enum KeysError {
         /// Its permission bits.
         mode: u32,
     },
+    /// A secret that belongs to somebody else.
+    #[error("{} belongs to user {owner}: neither to this one nor to root", path.display())]
+    SecretOwner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
     /// A passphrase that cannot be used.
     #[error("the passphrase is {0}")]
     Passphrase(&'static str),
     /// A passphrase's parameters are out of bounds, or its memory cannot be had.
     #[error("{0}")]
     Kdf(KdfError),
-    /// A recovery key with a typing error in one group.
-    #[error("the recovery key has a typing error in group {group} ('{text}')")]
+    /// A recovery key with a typing error in one group. What was typed is not told: errors are
+    /// logged.
+    #[error("the recovery key has a typing error in group {group}")]
     RecoveryTypo {
         /// The group, counted from 1.
         group: usize,
-        /// The group as it was typed.
-        text: String,
     },
     /// A text that is no recovery key.
     #[error("a recovery key has {expected} letters and digits; there are {found}")]
@@ -331,6 +338,7 @@ impl KeysError {
             Self::RootSecretWrong { .. }
             | Self::SecretShape { .. }
             | Self::SecretMode { .. }
+            | Self::SecretOwner { .. }
             | Self::Passphrase(_)
             | Self::RecoveryTypo { .. }
             | Self::RecoveryLength { .. }

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::crypto::{self, KdfParams, RootSecret};
 use crate::keys::error::KeysError;
+use crate::sys::{file_io, process};
 
 /// Most bytes read from a secret file: 64 digits and a line end.
 const SECRET_FILE_BYTES_MAX: u64 = 66;
@@ -19,12 +20,17 @@ pub const PASSPHRASE_BYTES_MAX: usize = 1024;
 /// The secret in `path`: 32 bytes, or 64 hexadecimal digits with or without a line end.
 ///
 /// # Errors
-/// [`KeysError::File`]; [`KeysError::SecretMode`] where others can read it;
+/// [`KeysError::File`], also for what is no plain file; [`KeysError::SecretOwner`] where it is
+/// neither this user's nor root's; [`KeysError::SecretMode`] where others can read it;
 /// [`KeysError::SecretShape`]
 pub fn read_secret_file(path: &Path) -> Result<RootSecret, KeysError> {
     let fail = |e| KeysError::file("read", path, e);
-    let mut file = fs::File::open(path).map_err(fail)?;
-    let mode = file.metadata().map_err(fail)?.mode() & 0o7777;
+    let mut file = file_io::open_plain(path).map_err(fail)?;
+    let metadata = file.metadata().map_err(fail)?;
+    let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
+    if owner != 0 && owner != process::euid() {
+        return Err(KeysError::SecretOwner { path: path.to_owned(), owner });
+    }
     if mode & 0o077 != 0 {
         return Err(KeysError::SecretMode { path: path.to_owned(), mode });
     }
@@ -156,6 +162,22 @@ mod tests {
         assert_eq!(read_secret_file(&path).unwrap().bytes(), secret.bytes());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(read_secret_file(&path), Err(KeysError::SecretMode { mode: 0o640, .. })));
+    }
+
+    #[test]
+    fn a_key_file_is_a_plain_file_of_its_user_or_of_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("root.key");
+        create_secret_file(&path).unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(matches!(read_secret_file(&link), Err(KeysError::File { .. })));
+        assert!(matches!(read_secret_file(dir.path()), Err(KeysError::File { .. })));
+        if process::euid() == 0 {
+            std::os::unix::fs::chown(&path, Some(1000), None).unwrap();
+            let refused = read_secret_file(&path);
+            assert!(matches!(refused, Err(KeysError::SecretOwner { owner: 1000, .. })));
+        }
     }
 
     #[test]

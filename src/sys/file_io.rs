@@ -30,6 +30,21 @@ fn file_of(fd: impl AsFd) -> io::Result<File> {
     Ok(File::from(fd.as_fd().try_clone_to_owned()?))
 }
 
+/// Opens a file to be read, where it is a plain file: no link is followed at its end, and a pipe
+/// without a writer does not block.
+///
+/// # Errors
+/// The kernel's; `InvalidInput` for what is no plain file.
+pub fn open_plain(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file"))
+    }
+}
+
 /// Opens an existing file or block device past the page cache. The second value: whether the
 /// filesystem took O_DIRECT; where it did not, the descriptor goes through the cache.
 ///
