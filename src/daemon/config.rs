@@ -10,7 +10,8 @@ use crate::base::size::{parse_duration, parse_size};
 use crate::control::Problem;
 use crate::sys;
 
-/// What an unreachable key provider means for clusters that are mounted.
+/// What an unreachable key provider means for clusters that are mounted. Only [`Self::Keep`] can be
+/// in effect: this version does not lock them, and refuses settings that ask for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum OnUnreachable {
@@ -117,8 +118,20 @@ impl Given {
         let second = Duration::from_secs(1);
         let key_check_interval = self.key_check_interval.unwrap_or(KEY_CHECK_INTERVAL);
         let checkpoint_interval = self.checkpoint_interval.unwrap_or(CHECKPOINT_INTERVAL);
-        if key_check_interval < second {
-            return Err(bad("keyCheckInterval is below 1s".to_owned()));
+        let key_grace = self.key_grace.unwrap_or_default();
+        let on_unreachable = self.on_unreachable.unwrap_or(OnUnreachable::Keep);
+        for (name, is_default) in [
+            ("keyCheckInterval", key_check_interval == KEY_CHECK_INTERVAL),
+            ("keyGrace", key_grace.is_zero()),
+            ("onUnreachable", on_unreachable == OnUnreachable::Keep),
+        ] {
+            // Whoever sets one relies on it: accepted and without effect would be a false promise.
+            if !is_default {
+                return Err(bad(format!(
+                    "{name}: this version does not lock clusters that are mounted"
+                ))
+                .with_hint("leave it out; a cluster is locked by unmounting it"));
+            }
         }
         if checkpoint_interval < second || checkpoint_interval > 300 * second {
             return Err(bad("checkpointInterval is not between 1s and 5m".to_owned()));
@@ -132,8 +145,8 @@ impl Given {
         Ok(Settings {
             cache_bytes,
             key_check_interval,
-            key_grace: self.key_grace.unwrap_or_default(),
-            on_unreachable: self.on_unreachable.unwrap_or(OnUnreachable::Keep),
+            key_grace,
+            on_unreachable,
             checkpoint_interval,
             admin_gid,
             log: self.log.unwrap_or_else(|| LOG.to_owned()),
@@ -176,12 +189,12 @@ mod tests {
     #[test]
     fn settings_as_people_write_them() {
         let settings =
-            of("cacheBytes = \"1GiB\"\nkeyCheckInterval = \"5m\"\nonUnreachable = \"lock\"\n\
+            of("cacheBytes = \"1GiB\"\nkeyCheckInterval = \"1m\"\nonUnreachable = \"keep\"\n\
                            adminGroup = \"root\"\nlog = \"debug\"")
             .unwrap();
         assert_eq!(settings.cache_bytes, 1 << 30);
-        assert_eq!(settings.key_check_interval, Duration::from_secs(300));
-        assert_eq!(settings.on_unreachable, OnUnreachable::Lock);
+        assert_eq!(settings.key_check_interval, Duration::from_secs(60));
+        assert_eq!(settings.on_unreachable, OnUnreachable::Keep);
         assert_eq!(settings.admin_gid, Some(0));
         let defaults = Given::read(Path::new("/nowhere/x.toml")).unwrap().settle().unwrap();
         assert_eq!(defaults.cache_bytes, 256 << 20);
@@ -198,6 +211,9 @@ mod tests {
             ("keyGrace = 5", "keyGrace"),
             ("checkpointInterval = \"1h\"", "checkpointInterval"),
             ("onUnreachable = \"panic\"", "panic"),
+            ("onUnreachable = \"lock\"", "onUnreachable"),
+            ("keyGrace = \"1h\"", "keyGrace"),
+            ("keyCheckInterval = \"5m\"", "keyCheckInterval"),
             ("adminGroup = \"no-such-group\"", "no-such-group"),
             ("nonsense", "line 1"),
         ] {

@@ -262,13 +262,13 @@ pub struct SettingFlags {
     /// Memory for caches
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     pub cache_bytes: Option<u64>,
-    /// How often the keys of mounted clusters are asked after
+    /// How often the keys of mounted clusters are asked after (this version: 60s only)
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub key_check_interval: Option<Duration>,
-    /// How long a key may be unusable before its clusters are locked
+    /// How long a key may be unusable before its clusters are locked (this version: 0s only)
     #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
     pub key_grace: Option<Duration>,
-    /// What an unreachable key provider means for mounted clusters
+    /// What an unreachable key provider means for mounted clusters (this version: keep only)
     #[arg(long, value_name = "WHAT")]
     pub on_unreachable: Option<OnUnreachable>,
     /// Longest time between checkpoints
