@@ -318,7 +318,7 @@ fn warnings(new: &NewPool, folder: &PoolConfig) -> Vec<String> {
 }
 
 /// Whether two places are on one filesystem, or one is the device that holds the other.
-fn shares_device(pool: &Path, folder: &Path) -> bool {
+pub(in crate::service) fn shares_device(pool: &Path, folder: &Path) -> bool {
     let (Ok(pool), Ok(folder)) = (std::fs::metadata(pool), std::fs::metadata(folder)) else {
         return false;
     };
@@ -351,6 +351,8 @@ pub fn back_up(
 ) -> Result<BackupReport, ServiceError> {
     let (id, wraps) = pool_id(path)?;
     let folder = config.pool(&id);
+    // As it is before it is read for the backup: what is made meanwhile counts as not backed up.
+    let keyring = Keyring::open(&folder).ok();
     let elsewhere = wraps
         .iter()
         .filter(|w| w.kind == EngineWrapKind::File && !w.name.is_empty())
@@ -359,7 +361,7 @@ pub fn back_up(
         backup::backup(&folder, id, elsewhere.as_ref(), passphrase, &KdfParams::new(), to)?;
     // Proven before it is relied upon: it opens, and names this pool.
     backup::verify(to, passphrase)?;
-    if let Ok(keyring) = Keyring::open(&folder) {
+    if let Some(keyring) = keyring {
         keys::backup::remember(&folder, &keyring)?;
     }
     Ok(report)
