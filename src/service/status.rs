@@ -1,11 +1,15 @@
 //! Everything at a glance.
 
 use crate::base::units::BLOCK_SIZE_U64;
+use crate::base::{KeyAnswer, KeyState};
 use crate::keys::backup;
 use crate::service::Service;
 use crate::service::error::ServiceError;
 use crate::service::mounts::Stage;
-use crate::service::types::{BackgroundWork, PoolStatus, Status};
+use crate::service::offline;
+use crate::service::types::{
+    BackgroundWork, Cluster, ClusterState, EncryptionStatus, PoolStatus, Status,
+};
 use crate::sys::{process, secret_memory};
 
 impl Service {
@@ -31,15 +35,18 @@ impl Service {
     /// # Errors
     /// The pool's; corruption.
     pub fn status(&self, refresh: bool) -> Result<Status, ServiceError> {
+        let clusters = self.clusters(refresh)?;
+        let mut warnings = self.warnings();
+        warnings.extend(clusters.iter().filter_map(goes_on_without_key));
         Ok(Status {
             pool: self.pool_status(),
-            clusters: self.clusters(refresh)?,
+            clusters,
             mounts: self.mounts(),
             keys: self.keys(refresh)?,
             background: self.background_work(),
             last_checkpoint_at: self.pool().last_checkpoint_at(),
             keys_not_backed_up: self.keys_not_backed_up(),
-            warnings: self.warnings(),
+            warnings,
         })
     }
 
@@ -80,6 +87,12 @@ impl Service {
         if let Some(problem) = &self.keyring_problem {
             warnings.push(format!("keys of the embedded keyring are unreachable: {problem}"));
         }
+        if offline::shares_device(&self.pool_path, self.config.path()) {
+            warnings.push(format!(
+                "the pool and what opens it ({}) stand on one device: who takes it has both",
+                self.config.path().display()
+            ));
+        }
         let now = self.now();
         if self.keyring.read().as_ref().is_some_and(|k| k.is_time_held(now)) {
             warnings.push(
@@ -99,4 +112,21 @@ impl Service {
         }
         warnings
     }
+}
+
+/// A mount is not locked when its key is made unusable: whoever disabled the key should know.
+fn goes_on_without_key(cluster: &Cluster) -> Option<String> {
+    let EncryptionStatus::Answer(Some(KeyAnswer::State(state))) = cluster.encryption_status else {
+        return None;
+    };
+    let id = cluster.encryption_key_id.as_ref()?;
+    let goes_on = cluster.state == ClusterState::Mounted && state != KeyState::Enabled;
+    goes_on.then(|| {
+        format!(
+            "the cluster '{}' is mounted and goes on until it is unmounted, although its key {id} \
+             is {}",
+            cluster.name,
+            state.as_str()
+        )
+    })
 }

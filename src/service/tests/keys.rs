@@ -236,6 +236,23 @@ fn root_secrets_changed_at_once_do_not_undo_each_other() {
 }
 
 #[test]
+fn status_names_mounts_that_go_on_without_their_key() {
+    let world = World::new();
+    let key = world.local_key("k1");
+    world.create("db", Some(&key));
+    world.mount("db");
+    let told = || {
+        let warnings = world.service.status(false).unwrap().warnings;
+        warnings.iter().any(|w| w.contains("'db'") && w.contains("local://k1"))
+    };
+    assert!(!told());
+    world.service.disable_key(&key).unwrap();
+    assert!(told());
+    world.umount("db");
+    assert!(!told());
+}
+
+#[test]
 fn a_clock_that_jumps_holds_deletions_until_the_key_is_named_again() {
     let world = World::new();
     let key = world.local_key("k1");
