@@ -109,6 +109,15 @@ fn open_keyring(config: &PoolConfig, expected: bool, now: Timestamp) -> Result<K
     }
 }
 
+/// A damaged anchor is made again where a rollback is accepted.
+fn unless_accepted(error: KeysError, accepted: bool) -> Result<Option<Anchor>, KeysError> {
+    if accepted {
+        log::warn!("{error}; it is made again");
+        return Ok(None);
+    }
+    Err(error)
+}
+
 impl Service {
     /// Opens a pool: its engine key, its recovery, its catalog, its keyring. Mounts that were
     /// recorded are made by [`Service::remount`].
@@ -125,13 +134,8 @@ impl Service {
         config.ensure()?;
         let engine_key = engine_key(&sealed, &config, options.at_hand, ask)?;
         let anchor_key = AnchorKey::of(&engine_key);
-        let anchor = match Anchor::load(&config.anchor(), &id, &anchor_key) {
-            Err(error) if options.accept_rollback => {
-                log::warn!("{error}; it is made again");
-                None
-            }
-            other => other?,
-        };
+        let loaded = Anchor::load(&config.anchor(), &id, &anchor_key);
+        let anchor = loaded.or_else(|error| unless_accepted(error, options.accept_rollback))?;
         let keyring_seen = anchor.map_or(0, |a| a.keyring_version);
         let expected = keyring_seen > 0 && !options.accept_rollback;
         let keyring = open_keyring(&config, expected, now);
