@@ -58,12 +58,20 @@ impl Book {
         let mut entries = self.0.entries.lock();
         entries.push(self.0.space.book(self.0.generation, entry)?);
         drop(entries);
-        let added = ENTRY_BYTES + 4 * crcs;
+        self.count(ENTRY_BYTES + 4 * crcs);
+        Ok(())
+    }
+
+    /// Counts frees that are not booked yet and will be: room for them must be left in the ring.
+    pub fn expect_frees(&self, count: usize) {
+        self.count(ENTRY_BYTES * count);
+    }
+
+    fn count(&self, added: usize) {
         let before = self.0.bytes.fetch_add(added, Ordering::Relaxed);
         if before < self.0.limit_bytes && before + added >= self.0.limit_bytes {
             (self.0.on_limit)();
         }
-        Ok(())
     }
 
     /// Bytes that the entries take in the ring.

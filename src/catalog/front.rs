@@ -83,6 +83,7 @@ impl Catalog {
         let mut outcome = None;
         let place = &mut outcome;
         let plan = CutPlan {
+            closing: None,
             new_segments,
             narrowing,
             edit: Some(Box::new(move |txn, cut| {

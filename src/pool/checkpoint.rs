@@ -7,7 +7,7 @@ use crate::base::{ClusterId, Generation, SegmentId, counters};
 use crate::block::{Book, Class, Folded, SpaceEntry};
 use crate::crypto::LogOuterKey;
 use crate::pool::catalog_txn::CatalogTxn;
-use crate::pool::core::{Core, Interval};
+use crate::pool::core::{Checkpointing, Core, FailOnPanic, Interval};
 use crate::pool::due::DueReason;
 use crate::pool::items;
 use crate::pool::participant::{CutReport, FrozenHead, HeadOut, NextInterval};
@@ -30,6 +30,8 @@ pub struct CutPlan<'a> {
     /// A change of the catalog, made after the keeper settled the cut. Where it fails, what it did
     /// is undone, the checkpoint goes on, and its error is returned.
     pub edit: Option<Edit<'a>>,
+    /// The head of this cluster takes no operation after the cut, and keeps no log.
+    pub closing: Option<ClusterId>,
     /// Fewer can read after this than before: both superblock slots are rewritten before it
     /// returns.
     pub narrowing: bool,
@@ -107,6 +109,8 @@ impl Pool {
         plan: CutPlan<'_>,
     ) -> Result<CheckpointDone, PoolError> {
         self.core.check_writable()?;
+        let _on_panic = FailOnPanic(&self.core);
+        let _this_thread = Checkpointing::begin();
         let narrowing = plan.narrowing;
         let (generation, edit) = match self.write_checkpoint(serial, plan) {
             Ok(done) => done,
@@ -197,7 +201,8 @@ impl Pool {
         for participant in self.participants() {
             let cluster = participant.cluster();
             let segment = plan.new_segments.iter().find(|(c, _)| *c == cluster).map(|(_, s)| *s);
-            let next = NextInterval { generation: next, lo: lo.clone(), segment };
+            let is_last = plan.closing == Some(cluster);
+            let next = NextInterval { generation: next, lo: lo.clone(), segment, is_last };
             heads.push(participant.cut(&gate, &next)?);
         }
         let limit = serial.ring.limit_bytes().saturating_sub(gate.book.bytes() / 3);

@@ -1,5 +1,6 @@
 //! What the pool and every open head share.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -144,6 +145,9 @@ impl Core {
         if self.durable_generation() >= generation {
             return Ok(());
         }
+        if Checkpointing::by_this_thread() {
+            return Err(PoolError::Invalid("a checkpoint inside a checkpoint"));
+        }
         let gone = || PoolError::ReadOnly { reason: "the pool is closed".to_owned() };
         let pool = self.pool.get().and_then(Weak::upgrade).ok_or_else(gone)?;
         pool.checkpoint_through(generation)
@@ -156,6 +160,9 @@ impl Core {
     /// As [`Core::wait_durable`].
     pub fn throttle(&self) -> Result<(), PoolError> {
         self.check_writable()?;
+        if Checkpointing::by_this_thread() {
+            return Ok(());
+        }
         let generation = {
             let interval = self.gate.read();
             if !interval.book.is_over_limit() {
@@ -164,5 +171,40 @@ impl Core {
             interval.generation
         };
         self.wait_durable(generation)
+    }
+}
+
+thread_local! {
+    static CHECKPOINTING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// While it lives its thread makes a checkpoint. What buffers hand over for it is inserted by that
+/// same thread, which must then not wait for a checkpoint.
+pub(in crate::pool) struct Checkpointing(());
+
+impl Checkpointing {
+    pub fn begin() -> Self {
+        CHECKPOINTING.set(true);
+        Self(())
+    }
+    pub fn by_this_thread() -> bool {
+        CHECKPOINTING.get()
+    }
+}
+
+impl Drop for Checkpointing {
+    fn drop(&mut self) {
+        CHECKPOINTING.set(false);
+    }
+}
+
+/// Makes the pool read-only where a panic unwinds past it: what was half done stays in memory.
+pub(in crate::pool) struct FailOnPanic<'a>(pub &'a Core);
+
+impl Drop for FailOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("a defect: an operation was left half done");
+        }
     }
 }

@@ -70,6 +70,8 @@ pub(in crate::pool) struct NextInterval {
     pub lo: Arc<LogOuterKey>,
     /// The participant's new current segment, if this cut closes the old one.
     pub segment: Option<SegmentId>,
+    /// This cut is the participant's last: it takes no operation and keeps no log after it.
+    pub is_last: bool,
 }
 
 /// A head, as the checkpoint sees it.

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::base::limits::EXTENT_BLOCKS_MAX;
 use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64, InodeNo};
-use crate::sys::sync::{Mutex, RwLock};
+use crate::sys::sync::{Mutex, MutexGuard, RwLock};
 use crate::volume::Volume;
 use crate::volume::backing::{Buffers, Edit, Reservation, Staged, Transact};
 use crate::volume::error::{Result, VolumeError};
@@ -163,7 +163,12 @@ impl Volume {
     /// Inserts what is buffered now, in runs, with I/O: called by who filled the buffer, and ahead
     /// of cuts. Holds no state while it encrypts and writes.
     pub(in crate::volume) fn drain_with_io(&self) -> Result<()> {
-        let _one = self.buffer.drainer.lock();
+        let one = self.buffer.drainer.lock();
+        self.drain_holding(&one)
+    }
+
+    /// By the one that drains ahead of time, as the lock that it holds shows.
+    fn drain_holding(&self, _one: &MutexGuard<'_, ()>) -> Result<()> {
         let mut targets = self.collect();
         if targets.is_empty() {
             return Ok(());
@@ -312,12 +317,18 @@ impl Buffers for Volume {
         if self.buffer.bytes() <= SMALL_BYTES {
             return Ok(());
         }
-        self.drain_with_io()
+        // Whoever drains may wait for the very checkpoint that asks for this.
+        match self.buffer.drainer.try_lock() {
+            None => Ok(()),
+            Some(one) => self.drain_holding(&one),
+        }
     }
 
     fn drain_for_commit(&self, mark: &mut dyn FnMut()) -> Result<()> {
         // What is much goes out with I/O while others go on; only the rest is inserted alone.
-        self.drain_ahead()?;
+        if self.buffer.bytes() > SMALL_BYTES {
+            self.drain_with_io()?;
+        }
         let mut gathered = Gathered::default();
         let mut exclusive = None;
         // The buffer gate is taken inside the interval gate, as everywhere, and held until the mark.

@@ -17,7 +17,7 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ use crate::base::ids::ClusterId;
 use crate::base::units::{BLOCK_SIZE, Generation, SegmentId};
 use crate::block::Class;
 use crate::crypto::{ClusterKey, LogSeed, NameHashKey};
-use crate::pool::core::Core;
+use crate::pool::core::{Checkpointing, Core};
 use crate::pool::log::writer::LogWriter;
 use crate::pool::{Kill, PoolError};
 use crate::sys::clock;
@@ -121,8 +121,6 @@ pub struct Head {
     buffers: RwLock<Option<Weak<dyn Buffers>>>,
     /// Takes no operation any more; its next cut is its last, and its log item goes away then.
     closed: AtomicBool,
-    /// The interval in which a checkpoint was last made because the pool was full.
-    full_at: AtomicU64,
     me: Weak<Self>,
 }
 
@@ -268,7 +266,7 @@ impl Head {
     fn slow_down(&self) {
         let max = self.core.dirty_nodes_max;
         let excess = self.state.read().tree.dirty_nodes().saturating_sub(max);
-        if excess > 0 {
+        if excess > 0 && !Checkpointing::by_this_thread() {
             let share = (excess as f64 / max as f64).min(1.0);
             clock::sleep(SLOW_DOWN_MAX.mul_f64(share));
         }

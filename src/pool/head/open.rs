@@ -1,6 +1,6 @@
 //! Opening and closing a head: its root, its log area, what a crash left to replay.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::{Drain, Head, Identity, TreeState, View};
@@ -54,6 +54,10 @@ impl Pool {
         let core = Arc::clone(self.core());
         core.check_writable()?;
         let item = self.log_item(open.cluster)?;
+        if item.as_ref().is_some_and(|item| item.outstanding.is_none()) {
+            // A log that recovery has not looked at: there is a head already, or one was left.
+            return Err(PoolError::Invalid("a cluster whose log is open"));
+        }
         let root = open.root(&core)?;
         let area = match &item {
             Some(item) => item.area,
@@ -104,7 +108,6 @@ impl Pool {
             log_area: area,
             buffers: RwLock::new(None),
             closed: AtomicBool::new(false),
-            full_at: AtomicU64::new(0),
             me: me.clone(),
         });
         self.register(Arc::clone(&head) as _)?;
@@ -123,14 +126,19 @@ impl Pool {
     /// Device errors; what had been committed is safe then, in the log.
     pub fn close_head(self: &Arc<Self>, head: &Arc<Head>) -> Result<(), PoolError> {
         let drained = head.drain(Drain::Commit);
-        head.closed.store(true, Ordering::Release);
         let area = head.log_area;
         let done = drained.and_then(|()| {
             self.checkpoint(CutPlan {
+                closing: Some(head.cluster),
                 edit: Some(Box::new(move |txn, _| txn.free(area, SegmentId::POOL))),
                 ..CutPlan::default()
             })
         });
+        head.closed.store(true, Ordering::Release);
+        if let Err(error) = &done {
+            // What its log holds comes back when the pool is opened again, and only then.
+            self.core().fail(&format!("a cluster could not be closed: {error}"));
+        }
         self.unregister(head.cluster);
         done.map(|_| ())
     }

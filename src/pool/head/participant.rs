@@ -29,6 +29,9 @@ impl Participant for Head {
         if let Some(buffers) = buffers {
             buffers.drain_at_cut(&mut CutRunner { head: self, interval: old })?;
         }
+        if next.is_last {
+            self.closed.store(true, std::sync::atomic::Ordering::Release);
+        }
         let mut state = self.state.write();
         let mut kills = std::mem::take(&mut state.kills);
         let nodes = std::mem::take(&mut state.node_kills).into_pointers()?;
@@ -40,6 +43,7 @@ impl Participant for Head {
             }
         }
         let frozen = Frozen {
+            is_last: next.is_last,
             identity: Arc::clone(&self.identity.read()),
             head,
             tree: state.tree.clone(),
@@ -71,6 +75,7 @@ impl Participant for Head {
 /// A head's state at one cut.
 struct Frozen {
     head: Arc<Head>,
+    is_last: bool,
     identity: Arc<Identity>,
     tree: Tree,
     changed: bool,
@@ -118,8 +123,7 @@ impl FrozenHead for Frozen {
             allocated,
             referenced_blocks: self.referenced_blocks + written,
         };
-        let is_last = head.closed.load(std::sync::atomic::Ordering::Acquire);
-        let log = (!is_last).then(|| LogItem {
+        let log = (!self.is_last).then(|| LogItem {
             area: head.log_area,
             half: self.half,
             segment: self.next_segment,

@@ -2,7 +2,6 @@
 //! accepted can be written out later.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Head;
 use crate::base::units::BLOCK_SIZE;
@@ -31,7 +30,7 @@ impl Drop for Reservation {
 impl Head {
     /// Promises room for `data_blocks` of data and for the nodes that `items` edits may dirty,
     /// beside all that are dirty already. Where it is refused and frees wait for a checkpoint, one
-    /// is made, once for each interval, and the question asked again. Not to be called inside
+    /// is made, or the one under way waited for, and the question asked again. Not to be called inside
     /// [`Head::transact`].
     ///
     /// # Errors
@@ -49,7 +48,7 @@ impl Head {
         let generation = self.core.gate.read().generation;
         let waits =
             !self.state.read().kills.is_empty() || self.core.space.report().pending_free > 0;
-        if !waits || self.full_at.swap(generation.0, Ordering::AcqRel) == generation.0 {
+        if !waits {
             return Err(PoolError::Full);
         }
         self.core.wait_durable(generation)?;

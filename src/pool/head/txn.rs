@@ -9,7 +9,7 @@ use crate::base::cursor::Writer;
 use crate::base::units::Generation;
 use crate::block::{BlockRef, Prepared, Run, SpaceEntry};
 use crate::pool::DueReason;
-use crate::pool::core::{Core, Interval};
+use crate::pool::core::{Core, FailOnPanic, Interval};
 use crate::pool::log::record::{Claim, Edit, encode_edit};
 use crate::pool::log::writer::Group;
 use crate::pool::{Kill, PoolError};
@@ -200,6 +200,7 @@ impl<'a> Txn<'a> {
         group.edits = writer.into_bytes();
         // The snapshot must not keep the tree's nodes shared while they are edited.
         self.base = Tree::empty();
+        let _on_panic = FailOnPanic(core);
         let mut state = self.head.state.write();
         let done = edits
             .iter()
@@ -239,6 +240,8 @@ impl<'a> Txn<'a> {
             }
         }
         let killed: u64 = group.kills.iter().map(|k| u64::from(k.run.blocks)).sum();
+        // Each becomes an entry of the space ring when the catalog settles the cut.
+        self.interval.book.expect_frees(group.kills.len());
         state.kills.extend_from_slice(&group.kills);
         state.note_claimed(segment, claimed);
         state.referenced_blocks = (state.referenced_blocks + claimed).saturating_sub(killed);

@@ -260,7 +260,9 @@ impl LogWriter {
             state.leader = true;
             let mut work = state.take_work();
             drop(state);
+            let leading = Leading(self);
             let written = self.write(&mut work);
+            drop(leading);
             state = self.state.lock();
             state.leader = false;
             self.turn.notify_all();
@@ -431,6 +433,19 @@ impl LogWriter {
         out.resize(out.len().next_multiple_of(BLOCK_SIZE), 0);
         cursor.previous = commitment;
         out
+    }
+}
+
+/// A leader at work. Where it panics the pool is read-only, and nobody waits for it any more.
+struct Leading<'a>(&'a LogWriter);
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.core.fail("a defect: a log record was left half written");
+            self.0.state.lock().leader = false;
+            self.0.turn.notify_all();
+        }
     }
 }
 

@@ -103,6 +103,36 @@ fn open_pool(sim: &Arc<SimDevice>) -> (Arc<Pool>, Arc<Catalog>) {
 }
 
 #[test]
+fn more_small_writes_than_the_space_ring_takes_at_once_wait_for_a_checkpoint_and_go_on() {
+    // A drain that is throttled makes a checkpoint, which asks for a drain: neither may wait for
+    // the other, on one thread or on two.
+    let engine = Engine::new(512 << 20);
+    let ino = engine.file("f");
+    let blocks = 8_000u64;
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            for _ in 0..20 {
+                engine.checkpoint();
+                crate::sys::clock::sleep(std::time::Duration::from_millis(300));
+            }
+        });
+        for pass in 0..6u64 {
+            for n in 0..blocks {
+                let block = (n * 2_654_435_761 + pass) % blocks;
+                engine.volume.write(ino, block * 2 * 4096, &pattern(pass, 4096), true).unwrap();
+            }
+        }
+        beside.join().unwrap();
+    });
+    engine.volume.sync().unwrap();
+    let after = engine.crash(1);
+    let ino = after.find("f").unwrap();
+    for block in [0, 1, blocks - 1] {
+        assert_eq!(read(&after.volume, ino, block * 2 * 4096, 4096), pattern(5, 4096));
+    }
+}
+
+#[test]
 fn what_was_synced_is_there_after_the_power_went() {
     let mut engine = Engine::new(512 << 20);
     let mut plain = Vec::new();
