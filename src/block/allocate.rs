@@ -18,6 +18,9 @@ enum Step {
 /// Regions that a call found no use for: scanned whole, unreadable or without backing.
 type Tried = HashSet<u32>;
 
+/// Refusals of room beneath the pool after which the disk counts as full for this call.
+const REFUSALS_MAX: u32 = 2;
+
 const fn index(class: Class) -> usize {
     match class {
         Class::Node => 0,
@@ -54,6 +57,15 @@ impl Inner {
         state.is_some_and(|state| {
             state.class == Some(class) && !state.frozen && !tried.contains(&cursor.region)
         })
+    }
+
+    /// Leaves out all regions that would need room beneath the pool: asking for each of them takes
+    /// long in a large sparse pool on a full disk.
+    fn give_up_unbacked(&self, tried: &mut Tried) {
+        let unbacked = |no: &u32| {
+            self.regions.get(no).is_none_or(|state| state.class.is_none() && !state.backed)
+        };
+        tried.extend((0..self.geometry.region_count()).filter(unbacked));
     }
 
     fn step(
@@ -118,6 +130,7 @@ impl Space {
     pub fn allocate(&self, class: Class, want: u32, min: u32) -> Result<Run, BlockError> {
         debug_assert!(min >= 1 && want >= min);
         let mut tried = Tried::new();
+        let mut refused = 0;
         loop {
             let step = self.lock_reaped().step(class, want, min, &mut tried)?;
             match step {
@@ -132,6 +145,10 @@ impl Space {
                 Step::Ensure(region) => {
                     if !self.ensure(region)? {
                         tried.insert(region);
+                        refused += 1;
+                    }
+                    if refused == REFUSALS_MAX {
+                        self.lock().give_up_unbacked(&mut tried);
                     }
                 }
             }

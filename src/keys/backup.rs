@@ -102,10 +102,11 @@ pub fn backed_up_pool(from: &Path) -> Result<PoolId, KeysError> {
 }
 
 /// Brings back what a backup holds. Files that are there with other contents are an error, before
-/// anything is written, unless `replace`; but a keyring without any key is replaced.
+/// anything is written, unless `replace`; but a keyring without any key is replaced, and records of
+/// mounts that are there stay.
 ///
 /// # Errors
-/// [`KeysError::Backup`], [`KeysError::RootSecretWrong`] for a wrong passphrase,
+/// [`KeysError::Backup`], [`KeysError::BackupPassphrase`],
 /// [`KeysError::FileExists`], [`KeysError::File`]
 pub fn restore(
     config: &ConfigDir,
@@ -116,11 +117,17 @@ pub fn restore(
     let bytes = read(from)?;
     let parts = split(&bytes).map_err(|why| not_a_backup(from, why))?;
     let body = open_body(from, &parts, passphrase)?;
-    let files = decode_files(&body).map_err(|_| not_a_backup(from, "it is damaged"))?;
+    let mut files = decode_files(&body).map_err(|_| not_a_backup(from, "it is damaged"))?;
     let pool = config.pool(&parts.pool);
     pool.ensure()?;
     // A keyring that never held a key has nothing to lose.
     let empty = Keyring::open(&pool).is_ok_and(|keyring| keyring.list().is_empty());
+    let mounts = pool.mounts();
+    // What is mounted now says more than what was mounted when the backup was made.
+    files.retain(|(name, _)| {
+        let path = pool.path().join(name);
+        replace || path != mounts || !path.exists()
+    });
     for (name, bytes) in &files {
         let path = pool.path().join(name);
         let there = read_private(&path, FILE_BYTES_MAX)?;
@@ -182,9 +189,7 @@ fn open_body(
     let key = root_secret::secret_of_passphrase(passphrase, &parts.kdf)?;
     let body = crypto::open(key.bytes(), "config-backup", parts.head, parts.sealed);
     body.map_err(|e| match e {
-        OpenError::WrongKey => {
-            KeysError::RootSecretWrong { tried: "the passphrase of the backup".to_owned() }
-        }
+        OpenError::WrongKey => KeysError::BackupPassphrase { path: from.to_owned() },
         _ => not_a_backup(from, "it is damaged"),
     })
 }
@@ -294,7 +299,7 @@ mod tests {
         assert_eq!(backed_up_pool(&file).unwrap(), POOL);
 
         let wrong = restore(&new, &file, b"other", false).unwrap_err();
-        assert!(matches!(wrong, KeysError::RootSecretWrong { .. }));
+        assert!(matches!(wrong, KeysError::BackupPassphrase { .. }));
         assert!(!new.path().exists());
         assert_eq!(restore(&new, &file, b"pass", false).unwrap().files, made.files);
         let back = new.pool(&POOL);

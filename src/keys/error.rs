@@ -253,6 +253,12 @@ pub enum KeysError {
         /// Why not.
         why: &'static str,
     },
+    /// A backup does not open with the passphrase that was given.
+    #[error("the passphrase does not open the backup {}", path.display())]
+    BackupPassphrase {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file that would be overwritten.
     #[error("{} exists", path.display())]
     FileExists {
@@ -336,6 +342,7 @@ impl KeysError {
             }
             Self::RootSecretMissing { .. } => ProblemCode::RootSecretMissing,
             Self::RootSecretWrong { .. }
+            | Self::BackupPassphrase { .. }
             | Self::SecretShape { .. }
             | Self::SecretMode { .. }
             | Self::SecretOwner { .. }
@@ -399,6 +406,9 @@ impl KeysError {
             }
             Self::RootSecretWrong { .. } => {
                 "use the secret that this pool was made with, or its recovery key".to_owned()
+            }
+            Self::BackupPassphrase { .. } => {
+                "give the passphrase that it was made with; nothing was changed".to_owned()
             }
             Self::SecretMode { path, .. } => format!("chmod 600 {}", path.display()),
             Self::RecoveryTypo { .. } => "compare that group with the printed key".to_owned(),

@@ -52,8 +52,9 @@ impl Service {
         MinuteReport { expired, deleted_keys }
     }
 
-    /// Every few seconds: mounts that wait for their keys are tried again.
+    /// Every few seconds: a keyring that was not there is looked for, mounts that wait for their keys are tried again.
     pub fn tick_keys(&self) {
+        self.seek_keyring();
         self.try_locked_mounts();
     }
 

@@ -33,10 +33,13 @@ impl ServiceError {
         self.hint = Some(hint.into());
         self
     }
-    /// The same, saying first what could not be done.
+    /// The same, saying first what could not be done, or what it is about, where it does not say so.
     #[must_use]
     pub fn while_doing(mut self, what: impl fmt::Display) -> Self {
-        self.detail = format!("{what}: {}", self.detail);
+        let what = what.to_string();
+        if !self.detail.starts_with(&what) {
+            self.detail = format!("{what}: {}", self.detail);
+        }
         self
     }
 
@@ -118,7 +121,7 @@ impl From<PoolError> for ServiceError {
             PoolError::WrongKey => (ProblemCode::RootSecret, None),
             PoolError::NotAPool => (
                 ProblemCode::NotAPool,
-                Some("name the pool by --pool, or make one: strongroom init"),
+                Some("name the pool by --pool; only where there never was one: strongroom init"),
             ),
             PoolError::Exists => (ProblemCode::PoolExists, None),
             PoolError::TooNew { .. } => {

@@ -20,6 +20,7 @@ mod clusters;
 mod error;
 mod heads;
 mod key_ops;
+mod keyring;
 mod mount_ops;
 pub mod mounts;
 pub mod inspect;
@@ -42,7 +43,7 @@ use std::sync::Arc;
 use crate::base::{PoolId, Timestamp};
 use crate::catalog::Catalog;
 use crate::crypto::EngineKey;
-use crate::keys::{AnchorKey, Keyring, KeysError, PoolConfig, Registry};
+use crate::keys::{AnchorKey, Keyring, PoolConfig, Registry};
 use crate::service::answers::Answers;
 use crate::service::mounts::Table;
 use crate::sys::sync::{Condvar, Mutex, RwLock};
@@ -61,7 +62,7 @@ pub struct Service {
     catalog: Arc<Catalog>,
     registry: RwLock<Registry>,
     keyring: RwLock<Option<Arc<Keyring>>>,
-    keyring_problem: Option<String>,
+    keyring_problem: RwLock<Option<String>>,
     /// The keyring's version as the anchor had it at the start; 0: none was seen.
     keyring_seen: u64,
     config: PoolConfig,
@@ -108,11 +109,5 @@ impl Service {
 
     fn registry(&self) -> Registry {
         self.registry.read().clone()
-    }
-
-    /// The embedded keyring.
-    fn keyring(&self) -> Result<Arc<Keyring>, ServiceError> {
-        let missing = || KeysError::KeyringMissing { what: "keyring", path: self.config.keyring() };
-        self.keyring.read().clone().ok_or_else(|| missing().into())
     }
 }

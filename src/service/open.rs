@@ -174,7 +174,7 @@ impl Service {
             catalog,
             registry: RwLock::new(registry),
             keyring: RwLock::new(keyring),
-            keyring_problem,
+            keyring_problem: RwLock::new(keyring_problem),
             keyring_seen,
             config,
             pool_path: options.pool_path,
@@ -197,7 +197,7 @@ impl Service {
 
     /// Keys that the pool remembers as deleted stay so, whatever keyring was put there; and it
     /// remembers all that the keyring deleted.
-    fn bury_deleted_keys(&self) -> Result<(), ServiceError> {
+    pub(in crate::service) fn bury_deleted_keys(&self) -> Result<(), ServiceError> {
         let Some(keyring) = self.keyring.read().clone() else { return Ok(()) };
         let deleted: Vec<_> =
             self.catalog.tombstones()?.into_iter().map(|t| t.fingerprint).collect();

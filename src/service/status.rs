@@ -84,7 +84,7 @@ impl Service {
 
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if let Some(problem) = &self.keyring_problem {
+        if let Some(problem) = self.keyring_problem.read().as_ref() {
             warnings.push(format!("keys of the embedded keyring are unreachable: {problem}"));
         }
         if offline::shares_device(&self.pool_path, self.config.path()) {

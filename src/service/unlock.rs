@@ -44,6 +44,7 @@ impl Service {
         keys: &HeaderKeys,
         doing: impl fmt::Display,
     ) -> Result<ClusterKey, ServiceError> {
+        self.seek_keyring();
         let deadline = Deadline::after(KEY_DEADLINE);
         let opened = envelope::open(&self.registry(), self.pool_id(), cluster, keys, deadline);
         self.answers.note_result(&keys.wraps, opened.as_ref().err(), self.now());

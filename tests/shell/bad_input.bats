@@ -5,13 +5,6 @@ load lib.bash
 setup() { make_pool; sr cluster create db; }
 teardown() { drop_pool; }
 
-fails() { # STATUS COMMAND...
-    local want=$1; shift
-    both "$@"
-    [ "$status" -eq "$want" ] || { echo "status $status, wanted $want: $output"; return 1; }
-    [ -n "$output" ]
-}
-
 @test "wrong usage ends with 2" {
     fails 2
     fails 2 frobnicate

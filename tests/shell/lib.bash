@@ -8,7 +8,7 @@ make_pool() { # [INIT OPTIONS...]
     chmod 755 "$work"
     export STRONGROOM_POOL=$work/pool STRONGROOM_CONFIG=$work/config
     mkdir -p "$work/m" "$work/r"
-    sr init --size 1G "$@" >"$work/init.out" 2>&1 || { cat "$work/init.out"; return 1; }
+    sr init --size "${POOL_SIZE:-1G}" "$@" >"$work/init.out" 2>&1 || { cat "$work/init.out"; return 1; }
 }
 
 # Ends the daemon, and leaves nothing behind: a mount that is still there fails the test.
@@ -32,3 +32,33 @@ take() { # CLUSTER -> snapshot id
 both() { run bash -c '"$STRONGROOM_BIN" "$@" 2>&1' strongroom "$@"; }
 
 one_line() { [ "$(printf '%s\n' "$output" | grep -vc '^hint:')" -eq 1 ]; }
+
+# Tries a command until it succeeds, for SECONDS at most.
+eventually() { # SECONDS COMMAND...
+    local end=$((SECONDS + $1)); shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$end" ] || { echo "did not become true: $*"; return 1; }
+        sleep 0.2
+    done
+}
+
+# Runs, and wants this status and one line about it.
+fails() { # STATUS COMMAND...
+    local want=$1; shift
+    both "$@"
+    [ "$status" -eq "$want" ] || { echo "status $status, wanted $want: $output"; return 1; }
+    [ -n "$output" ]
+}
+
+# The recovery key as `init` printed it, in a file.
+recovery_key() { # FILE
+    grep -oE '^ *[0-9A-Z]{5}(-[0-9A-Z]{5}){12}$' "$work/init.out" | tr -d ' ' >"$1"
+    chmod 600 "$1"
+    [ -s "$1" ]
+}
+
+kill_daemon() {
+    local pid; pid=$(daemon_pid)
+    kill -9 "$pid"
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.1; done
+}

@@ -11,6 +11,8 @@ use crate::pool::core::Core;
 
 /// Nodes that an operation may dirty beside one leaf for each item: a path, and two splits.
 const NODES_BESIDE: u64 = 6;
+/// Dirty nodes that are worth a checkpoint before the pool is called full.
+const MANY_DIRTY: usize = 32;
 
 /// Space promised; given back when dropped, by when the data is claimed and the nodes are counted
 /// as dirty ones.
@@ -29,8 +31,8 @@ impl Drop for Reservation {
 
 impl Head {
     /// Promises room for `data_blocks` of data and for the nodes that `items` edits may dirty,
-    /// beside all that are dirty already. Where it is refused and frees wait for a checkpoint, one
-    /// is made, or the one under way waited for, and the question asked again. Not to be called inside
+    /// beside all that are dirty already. Where it is refused, and frees or many dirty nodes wait
+    /// for a checkpoint, one is awaited and the question asked again. Not to be called inside
     /// [`Head::transact`].
     ///
     /// # Errors
@@ -46,9 +48,13 @@ impl Head {
             other => return other,
         }
         let generation = self.core.gate.read().generation;
-        let waits =
-            !self.state.read().kills.is_empty() || self.core.space.report().pending_free > 0;
-        if !waits {
+        let state = self.state.read();
+        let frees = !state.kills.is_empty() || self.core.space.report().pending_free > 0;
+        // Everybody who writes at the same time promises for all dirty nodes: a checkpoint takes
+        // most of that back.
+        let dirty = state.tree.dirty_nodes() >= MANY_DIRTY;
+        drop(state);
+        if !frees && !dirty {
             return Err(PoolError::Full);
         }
         self.core.wait_durable(generation)?;
@@ -71,7 +77,10 @@ impl Head {
             space.unreserve(Class::Node, nodes * node_blocks);
             return Err(error.into());
         }
+        // What is dirty is counted anew by whoever asks next; held as well by each write that is
+        // buffered, it would fill a small pool by itself.
+        space.unreserve(Class::Node, (nodes - items) * node_blocks);
         let core = Arc::clone(&self.core);
-        Ok(Reservation { core, data_blocks, node_blocks: nodes * node_blocks })
+        Ok(Reservation { core, data_blocks, node_blocks: items * node_blocks })
     }
 }

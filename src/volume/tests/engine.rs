@@ -128,7 +128,7 @@ fn more_small_writes_than_the_space_ring_takes_at_once_wait_for_a_checkpoint_and
     let after = engine.crash(1);
     let ino = after.find("f").unwrap();
     for block in [0, 1, blocks - 1] {
-        assert_eq!(read(&after.volume, ino, block * 2 * 4096, 4096), pattern(5, 4096));
+        assert_eq!(read(&after.volume, ino, block * 2 * 4096, 4096), Ok(pattern(5, 4096)));
     }
 }
 

@@ -1,0 +1,74 @@
+//! The embedded keyring of a pool: opened with the pool, or later, when the disk that holds it is there.
+
+use std::sync::Arc;
+
+use crate::keys::{AbsentKeyring, Keyring, KeysError, LocalProvider};
+use crate::service::Service;
+use crate::service::error::ServiceError;
+
+impl Service {
+    /// The embedded keyring.
+    ///
+    /// # Errors
+    /// What keeps it from being opened.
+    pub(in crate::service) fn keyring(&self) -> Result<Arc<Keyring>, ServiceError> {
+        if let Some(keyring) = self.keyring.read().clone() {
+            return Ok(keyring);
+        }
+        let keyring = Keyring::open(&self.config)?;
+        Ok(self.adopt(keyring)?)
+    }
+
+    /// Looks again for a keyring that could not be opened before; what is still wrong with it is what
+    /// `status` says.
+    pub(in crate::service) fn seek_keyring(&self) {
+        if self.keyring.read().is_some() {
+            return;
+        }
+        let found = Keyring::open(&self.config).and_then(|keyring| self.adopt(keyring));
+        match found {
+            Ok(_) => log::info!("the embedded keyring is there: its keys can be had"),
+            Err(error) => self.register_absent(&error),
+        }
+    }
+
+    /// Keys of the keyring are unreachable, and why.
+    pub(in crate::service) fn register_absent(&self, error: &KeysError) {
+        let problem = Some(error.to_string());
+        let mut known = self.keyring_problem.write();
+        if *known == problem || self.keyring.read().is_some() {
+            return;
+        }
+        log::error!("keys of the embedded keyring are unreachable: {error}");
+        self.registry.write().register(Arc::new(AbsentKeyring::new(error.to_string())));
+        *known = problem;
+    }
+
+    /// A keyring that is no older than the one that was last seen serves from now on.
+    fn adopt(&self, keyring: Keyring) -> Result<Arc<Keyring>, KeysError> {
+        let (found, seen) = (keyring.version(), self.keyring_seen);
+        if found < seen {
+            return Err(KeysError::KeyringRolledBack { found, seen });
+        }
+        let deleted = self.catalog.tombstones().map(|all| all.into_iter().map(|t| t.fingerprint));
+        match deleted {
+            Ok(deleted) => drop(keyring.bury(&deleted.collect::<Vec<_>>(), self.now())?),
+            Err(error) => log::error!("deleted keys cannot be read: {error}"),
+        }
+        let keyring = self.install(Arc::new(keyring));
+        if let Err(error) = self.bury_deleted_keys() {
+            log::error!("keys that were deleted before are not kept so: {error}");
+        }
+        Ok(keyring)
+    }
+
+    fn install(&self, keyring: Arc<Keyring>) -> Arc<Keyring> {
+        // First, as where the problem is noted: the two never overtake each other.
+        let mut known = self.keyring_problem.write();
+        // Somebody may have been faster; there is one keyring, so that its writers are serialized.
+        let keyring = self.keyring.write().get_or_insert(keyring).clone();
+        self.registry.write().register(Arc::new(LocalProvider::new(keyring.clone())));
+        *known = None;
+        keyring
+    }
+}
