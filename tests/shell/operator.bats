@@ -127,6 +127,8 @@ make_cluster() {
     sr root-secret add "file:$work/new.key"
     sr shutdown
     sr cluster list
+    # A daemon that runs holds the keyring that it began with.
+    sr shutdown
     sr config restore "$work/backup" --backup-passphrase-file "$work/words"
     sr mount db "$work/m"
     [ "$(cat "$work/m/file")" = one ]
