@@ -29,6 +29,8 @@ pub struct MemoryBacking {
     writable: bool,
     /// Commits and stagings that still succeed, for tests of failures; `u64::MAX`: all.
     pub io_budget: AtomicU64,
+    /// Promises of space to shrink that are still given, likewise.
+    pub shrink_budget: AtomicU64,
 }
 
 struct Shared {
@@ -111,6 +113,7 @@ impl MemoryBacking {
             capacity_blocks,
             writable: true,
             io_budget: AtomicU64::new(u64::MAX),
+            shrink_budget: AtomicU64::new(u64::MAX),
         })
     }
 
@@ -388,6 +391,11 @@ impl Backing for MemoryBacking {
     }
     fn reserve(&self, data_blocks: u64, _: u64, purpose: Purpose) -> Result<Reservation> {
         if purpose == Purpose::Shrink {
+            match self.shrink_budget.load(Ordering::Relaxed) {
+                0 => return Err(VolumeError::NoSpace),
+                u64::MAX => {}
+                left => self.shrink_budget.store(left - 1, Ordering::Relaxed),
+            }
             return Ok(Reservation(None));
         }
         let taken = self.shared.taken.lock().len() as u64;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Rig, USER, WRITE, options, pattern, read};
+use crate::base::units::InodeNo;
 use crate::volume::backing::memory::MemoryBacking;
 use crate::volume::{ROOT_INODE, SetAttr, Volume, VolumeError, XattrMode};
 
@@ -153,4 +154,47 @@ fn a_tree_of_a_newer_version_is_refused() {
         .unwrap();
     let opened = Volume::open_backing(Arc::clone(&rig.backing) as _, options());
     assert_eq!(opened.err(), Some(VolumeError::NotSupported));
+}
+
+/// A file of 1,200 extents, one block each with a hole before each.
+fn of_many_extents(rig: &Rig, name: &str) -> InodeNo {
+    let ino = rig.file(name);
+    for n in 0..1200 {
+        rig.write(ino, (2 * n + 1) * 4096, &[7; 4096]);
+    }
+    rig.check();
+    ino
+}
+
+#[test]
+fn a_truncation_that_failed_half_way_lets_nothing_old_show_and_takes_nothing_new() {
+    let rig = Rig::new();
+    let ino = of_many_extents(&rig, "a");
+    let set = SetAttr { size: Some(0), ..SetAttr::default() };
+    rig.backing.shrink_budget.store(1, Ordering::Relaxed);
+    assert!(rig.volume.setattr(ino, &set, &USER).is_err());
+    assert_eq!(rig.stat(ino).size, 0);
+    // Nothing grows the file while the rest of its extents is there.
+    assert!(rig.volume.write(ino, 2400 * 4096, &[1], true).is_err());
+    rig.backing.shrink_budget.store(u64::MAX, Ordering::Relaxed);
+    rig.write(ino, 2400 * 4096, &[1; 4096]);
+    rig.volume.fsync(ino, false).unwrap();
+    assert!(rig.read(ino, 0, 2400 * 4096).iter().all(|b| *b == 0));
+    rig.check();
+    let after = rig.crash();
+    assert_eq!(after.read(ino, 2400 * 4096, 4096), [1; 4096]);
+}
+
+#[test]
+fn an_orphan_whose_freeing_failed_is_freed_later() {
+    let rig = Rig::new();
+    let ino = of_many_extents(&rig, "a");
+    rig.volume.unlink(ROOT_INODE, b"a").unwrap();
+    rig.volume.forget(ino, 1);
+    rig.backing.shrink_budget.store(0, Ordering::Relaxed);
+    assert!(rig.volume.background_step().is_err());
+    rig.backing.shrink_budget.store(u64::MAX, Ordering::Relaxed);
+    while rig.volume.background_step().unwrap() {}
+    rig.check();
+    assert_eq!(rig.backing.count_items(crate::volume::items::kind::EXTENT), 0);
 }
