@@ -13,7 +13,7 @@ use crate::daemon::helper_wire::{HELPER_ARGUMENT, HelperAnswer, HelperRequest, M
 use crate::sys::file_handle::{open_by_handle, open_mount, start_writeback, wait_for_writeback};
 use crate::sys::fuse_mount::{FuseMountError, Unmount, unmount};
 use crate::sys::helper_process::{ParentWatch, close_inherited};
-use crate::sys::mount_table::{DeviceNumber, abort_connection, mounts};
+use crate::sys::mount_table::{ConnectionAbort, DeviceNumber, mounts};
 use crate::sys::process;
 
 /// Descriptors that are not for files: the three streams, the mounts, and some to spare.
@@ -160,10 +160,12 @@ fn guard(
     output: &mut impl Write,
 ) -> io::Result<()> {
     let watch = ParentWatch::begin(parent)?;
+    // Opened now: after the daemon's death the number may be another mount's.
+    let connection = ConnectionAbort::of(device)?;
     HelperAnswer::Armed.send(output)?;
     let mut byte = [0u8; 1];
     if watch.wait_for_input(io::stdin().as_fd())? && input.read(&mut byte)? == 1 {
         return Ok(());
     }
-    abort_connection(device)
+    connection.abort()
 }

@@ -12,7 +12,7 @@ use crate::daemon::helper_wire::{HelperAnswer, HelperRequest};
 use crate::fuse::Session;
 use crate::sys::clock;
 use crate::sys::fuse_mount::Unmount;
-use crate::sys::mount_table::{MountUser, abort_connection, users_of};
+use crate::sys::mount_table::{ConnectionAbort, MountUser, users_of};
 
 /// Users of a busy mount that are named.
 const USERS_NAMED: usize = 8;
@@ -102,7 +102,7 @@ pub fn unmount(
     }
     if how == Unmount::Forced {
         // For an ordinary user `fusermount3` knows no force; this ends the connection too.
-        if let Err(error) = abort_connection(session.device()) {
+        if let Err(error) = ConnectionAbort::of(session.device()).and_then(ConnectionAbort::abort) {
             log::debug!("{}: not aborted: {error}", mount_point.display());
         }
     }

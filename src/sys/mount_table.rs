@@ -130,14 +130,28 @@ pub fn waiting_requests(device: DeviceNumber) -> Option<u64> {
     fs::read_to_string(connection_file(device, "waiting")).ok()?.trim().parse().ok()
 }
 
-/// Ends the connection by force: every request, waiting or to come, fails with `ENOTCONN`, and
-/// pages that the kernel has not written are lost. The way out when nothing else helps.
-///
-/// # Errors
-/// Where the FUSE control filesystem is not mounted, or the caller is neither root nor the user
-/// who mounted.
-pub fn abort_connection(device: DeviceNumber) -> io::Result<()> {
-    fs::OpenOptions::new().write(true).open(connection_file(device, "abort"))?.write_all(b"1")
+/// The means to end one connection by force, taken while it is known to be that one: numbers of
+/// connections are used again, and what is open here belongs to the old one for ever.
+pub struct ConnectionAbort(fs::File);
+
+impl ConnectionAbort {
+    /// Of the connection that has this device number now.
+    ///
+    /// # Errors
+    /// Where the FUSE control filesystem is not mounted, or the caller is neither root nor the
+    /// user who mounted.
+    pub fn of(device: DeviceNumber) -> io::Result<Self> {
+        fs::OpenOptions::new().write(true).open(connection_file(device, "abort")).map(Self)
+    }
+
+    /// Ends the connection: every request, waiting or to come, fails with `ENOTCONN`, and pages
+    /// that the kernel has not written are lost. The way out when nothing else helps.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn abort(mut self) -> io::Result<()> {
+        self.0.write_all(b"1")
+    }
 }
 
 /// Sets how far the kernel reads ahead on this filesystem, in KiB.

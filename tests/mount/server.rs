@@ -288,7 +288,9 @@ fn obey(
         }
         "unlock" => session.unlock(Arc::clone(volume)).to_string(),
         "barrier" => session.barrier().to_string(),
-        "abort" => match mount_table::abort_connection(session.device()) {
+        "abort" => match mount_table::ConnectionAbort::of(session.device())
+            .and_then(mount_table::ConnectionAbort::abort)
+        {
             Ok(()) => "ok".to_owned(),
             Err(error) => format!("error {error}"),
         },
