@@ -50,8 +50,7 @@ impl Head {
         let generation = self.core.gate.read().generation;
         let state = self.state.read();
         let frees = !state.kills.is_empty() || self.core.space.report().pending_free > 0;
-        // Everybody who writes at the same time promises for all dirty nodes: a checkpoint takes
-        // most of that back.
+        // Dirty nodes need room until they are written: a checkpoint gives most of it back.
         let dirty = state.tree.dirty_nodes() >= MANY_DIRTY;
         drop(state);
         if !frees && !dirty {
