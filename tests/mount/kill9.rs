@@ -8,33 +8,9 @@ use strongroom::fuse::BarrierKind;
 use strongroom::sys::clock;
 use strongroom::sys::threads::spawn;
 
+use crate::daemon::{helpers_of, is_alive, within};
 use crate::mapping::Mapping;
 use crate::server::{Mount, Setup};
-
-/// Processes whose parent is, or was started by, `pid`: by the helper's own argument.
-fn helpers() -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| {
-            std::fs::read(format!("/proc/{pid}/cmdline"))
-                .is_ok_and(|line| line.split(|b| *b == 0).any(|arg| arg == b"__helper"))
-        })
-        .collect()
-}
-
-fn gone(pids: &[u32]) -> bool {
-    let deadline = clock::monotonic() + Duration::from_secs(5);
-    while clock::monotonic() < deadline {
-        let alive = helpers();
-        if pids.iter().all(|pid| !alive.contains(pid)) {
-            return true;
-        }
-        clock::sleep(Duration::from_millis(10));
-    }
-    false
-}
 
 fn kill_during(kind: BarrierKind, command: &str) {
     // Each write takes long enough to be killed in.
@@ -47,13 +23,14 @@ fn kill_during(kind: BarrierKind, command: &str) {
     if kind == BarrierKind::Handle {
         file.write_all(&vec![8u8; 4 << 20]).unwrap();
     }
-    let before = helpers();
+    let daemon = mount.pid();
     mount.tell(command);
     clock::sleep(Duration::from_millis(250));
-    let ours: Vec<_> = helpers().into_iter().filter(|pid| !before.contains(pid)).collect();
-    assert!(!ours.is_empty(), "the barrier was not under way when it should be killed");
+    let helpers = helpers_of(daemon);
+    assert!(!helpers.is_empty(), "the barrier was not under way when it should be killed");
     assert!(mount.kill(), "the daemon is still there after SIGKILL");
-    assert!(gone(&ours), "a helper is still there after its daemon's end");
+    let gone = || helpers.iter().all(|helper| !is_alive(*helper));
+    assert!(within(Duration::from_secs(5), gone), "a helper is still there after its daemon's end");
     drop(mapping);
 }
 

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use crate::server::{Mount, Setup};
 
-const USER: u32 = 65_534;
+pub const USER: u32 = 65_534;
 
 /// What the user does, in a shell of theirs: others, root too, may not enter their mount.
 fn shell(mount: &Mount, script: &str) -> (bool, String) {
@@ -22,13 +22,13 @@ fn shell(mount: &Mount, script: &str) -> (bool, String) {
 }
 
 /// Where udev is not there, /dev/fuse is root's alone; with udev everybody may open it.
-struct DeviceForAll {
+pub struct DeviceForAll {
     before: std::fs::Permissions,
     _one_at_a_time: std::sync::MutexGuard<'static, ()>,
 }
 
 impl DeviceForAll {
-    fn begin() -> Self {
+    pub fn begin() -> Self {
         static ONE: Mutex<()> = Mutex::new(());
         let guard = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let before = std::fs::metadata("/dev/fuse").unwrap().permissions();

@@ -127,6 +127,10 @@ impl Mount {
         bytes
     }
 
+    pub fn pid(&self) -> u32 {
+        self.server.id()
+    }
+
     /// SIGKILL; whether the process and all its threads were gone soon after.
     pub fn kill(&mut self) -> bool {
         self.server.kill().unwrap();
