@@ -1,6 +1,5 @@
-//! `check` and `debug`: a pool looked at without a daemon.
+//! `debug`: a pool looked at without a daemon.
 
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::base::ProblemCode;
@@ -11,9 +10,10 @@ use crate::cli::passphrase;
 use crate::cli::words::Target;
 use crate::control::Problem;
 use crate::service::inspect::{Inspection, Look};
-use crate::verify::{Report, Severity};
+use crate::verify::RolledBack;
 
-fn open(context: &Context) -> Result<Inspection, Problem> {
+/// Opens the pool for looking; says what should be known before what is shown is believed.
+pub(in crate::cli) fn open(context: &Context) -> Result<Inspection, Problem> {
     let file = context.globals.passphrase_file.clone();
     let mut refused = None;
     let mut ask = || {
@@ -21,7 +21,7 @@ fn open(context: &Context) -> Result<Inspection, Problem> {
         asked.map_err(|problem| refused = Some(problem)).ok()
     };
     let opened = Inspection::open(&config_dir()?, &context.places.pool, &mut ask);
-    opened.map_err(|error| {
+    let opened = opened.map_err(|error| {
         let busy = error.code == ProblemCode::PoolBusy;
         let told = refused.unwrap_or_else(|| problem(error));
         if busy {
@@ -29,123 +29,15 @@ fn open(context: &Context) -> Result<Inspection, Problem> {
         } else {
             told
         }
-    })
-}
-
-/// What `check --json` prints.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Checked {
-    pool_id: String,
-    generation: u64,
-    clean: bool,
-    complete: bool,
-    results: Vec<Found>,
-    findings_left_out: u64,
-    superblock_copies: u64,
-    regions: u64,
-    regions_unreadable: u64,
-    blocks_allocated: u64,
-    blocks_reached: u64,
-    blocks_awaiting_free: u64,
-    blocks_uncovered: u64,
-    blocks_checked: u64,
-    trees: Vec<Tree>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Found {
-    severity: String,
-    detail: String,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Tree {
-    owner: String,
-    state: String,
-    blocks: u64,
-}
-
-pub(in crate::cli) fn check(context: &Context) -> Outcome {
-    let report = open(context)?.check();
-    let checked = told(&report);
-    context.out.reply(&checked, check_text);
-    match report.worst {
-        Some(Severity::Damage) => {
-            let count = report.findings.len() as u64 + report.findings_left_out;
-            let pool = context.places.pool.display();
-            let detail = format!("{pool}: {count} findings, the worst is damage");
-            Err(Problem::new(ProblemCode::Corrupt, detail)
-                .with_hint("copy what can still be read before anything is written to the pool"))
-        }
-        _ => Ok(()),
+    })?;
+    opened.warnings().iter().for_each(|warning| context.out.warn(warning));
+    if let Some(RolledBack { found, seen }) = opened.rolled_back() {
+        let text = format!(
+            "the pool was put back: it stands at checkpoint {found}, and {seen} was seen before"
+        );
+        context.out.warn(&text);
     }
-}
-
-fn told(report: &Report) -> Checked {
-    let c = &report.coverage;
-    let word =
-        |debug: String| debug.split(['(', ' ']).next().unwrap_or_default().to_ascii_lowercase();
-    Checked {
-        pool_id: report.pool.to_string(),
-        generation: report.generation.get(),
-        clean: report.is_clean(),
-        complete: c.is_complete(),
-        results: report
-            .findings
-            .iter()
-            .map(|f| Found {
-                severity: word(format!("{:?}", f.severity)),
-                detail: f.defect.to_string(),
-            })
-            .collect(),
-        findings_left_out: report.findings_left_out,
-        superblock_copies: c.superblock_copies,
-        regions: c.regions,
-        regions_unreadable: c.regions_unreadable,
-        blocks_allocated: c.blocks_allocated,
-        blocks_reached: c.blocks_reached,
-        blocks_awaiting_free: c.blocks_awaiting_free,
-        blocks_uncovered: c.blocks_uncovered,
-        blocks_checked: c.blocks_checked,
-        trees: c
-            .trees
-            .iter()
-            .map(|t| Tree {
-                owner: t.owner.to_string(),
-                state: word(format!("{:?}", t.state)),
-                blocks: t.blocks,
-            })
-            .collect(),
-    }
-}
-
-fn check_text(c: &Checked) -> String {
-    let mut lines: Vec<String> =
-        c.results.iter().map(|f| format!("{}: {}", f.severity, f.detail)).collect();
-    if c.findings_left_out > 0 {
-        lines.push(format!("and {} more", c.findings_left_out));
-    }
-    for tree in c.trees.iter().filter(|t| t.state == "locked") {
-        lines.push(format!("not covered: {} (its key is not at hand)", tree.owner));
-    }
-    lines.push(format!(
-        "pool {}, checkpoint {}: {} of 4 superblock copies, {} regions, {} blocks allocated, {} \
-         reached, {} checked, {} awaiting their release, {} not covered",
-        c.pool_id,
-        c.generation,
-        c.superblock_copies,
-        c.regions,
-        c.blocks_allocated,
-        c.blocks_reached,
-        c.blocks_checked,
-        c.blocks_awaiting_free,
-        c.blocks_uncovered
-    ));
-    lines.push(if c.clean { "clean".to_owned() } else { "not clean".to_owned() });
-    lines.join("\n")
+    Ok(opened)
 }
 
 pub(in crate::cli) fn debug(context: &Context, command: &DebugCommand) -> Outcome {

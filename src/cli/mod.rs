@@ -5,6 +5,7 @@
 //! says. It must not know how anything is stored.
 
 mod args;
+mod check;
 mod clusters;
 mod confirm;
 mod context;
@@ -103,7 +104,7 @@ fn dispatch(line: CommandLine) -> Outcome {
         Command::Snapshot(command) => snapshots::run(&context, command),
         Command::Restore(request) => restore::run(&context, request),
         Command::Key(command) => keys::run(&context, command),
-        Command::Check => inspect::check(&context),
+        Command::Check => check::check(&context),
         Command::Debug(command) => inspect::debug(&context, &command),
         Command::Completions { shell } => generate::completions(&context, shell),
         Command::Man { dir } => generate::man(&context, &dir),

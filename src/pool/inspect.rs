@@ -74,6 +74,15 @@ impl Pool {
         self.serial.lock().ring.records_on(&*self.core.device)
     }
 
+    /// A checkpoint after the newest superblock that can be read, of which the space ring shows that
+    /// it was durable.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn later_state(&self) -> Result<Option<Generation>, PoolError> {
+        self.serial.lock().ring.shows_later_state(&*self.core.device)
+    }
+
     /// What a crash left in a cluster's log: as an earlier opening decided, or, in a pool that was
     /// opened for reading, as the next opening will. `None` for the log of an open head.
     ///

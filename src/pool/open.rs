@@ -34,7 +34,8 @@ pub struct OpenOptions {
     pub accept_rollback: bool,
     /// Opens a cluster's log that lost records which had been flushed, as if it were empty.
     pub accept_log_loss: bool,
-    /// Writes nothing at all: the state of the last checkpoint, for looking.
+    /// Writes nothing at all: the state of the last checkpoint, for looking. A damaged space ring
+    /// does not keep it from opening.
     pub read_only: bool,
     /// Longest time from a change to the checkpoint that writes it.
     pub checkpoint_interval: Duration,
@@ -190,7 +191,13 @@ impl Opening {
         let space = Space::new(device.clone(), geometry, readers.clone(), durable, region_items);
         let space = Arc::new(space);
         let mut ring = Ring::new(clear.pool_id, &geometry, payload.ring.clone());
-        ring.replay(&*device, &space)?;
+        match ring.replay(&*device, &space) {
+            // Trees and data are read without it; who looks reads the ring again and says so.
+            Err(error @ PoolError::Corrupt { .. }) if options.read_only => {
+                log::warn!("{error}: which blocks are in use is not known");
+            }
+            replayed => replayed?,
+        }
         let node_bytes = clear.node_bytes as usize;
         let node_store = Arc::new(PoolNodes::new(device.clone(), space.clone(), node_bytes));
         let nodes = Arc::new(Nodes::new(node_store.clone(), options.cache_bytes / 2)?);

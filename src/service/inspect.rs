@@ -10,12 +10,15 @@ use crate::base::ids::SnapshotPrefix;
 use crate::base::{BlockAddr, ClusterName, ProblemCode};
 use crate::catalog::Catalog;
 use crate::device::{self, Device, Mode};
-use crate::keys::{AtHand, ConfigDir, Deadline, Keyring, LocalProvider, Registry, envelope};
+use crate::keys::{
+    Anchor, AnchorKey, AtHand, ConfigDir, Deadline, Keyring, KeysError, LocalProvider, Registry,
+    envelope,
+};
 use crate::pool::{self, OpenOptions, Pool, PoolError};
 use crate::service::error::ServiceError;
 use crate::service::open::{AskPassphrase, engine_key};
 use crate::service::unlock::KEY_DEADLINE;
-use crate::verify::{self, CheckOptions, Report, xray};
+use crate::verify::{self, CheckOptions, Report, RolledBack, xray};
 
 /// What to show.
 pub enum Look<'a> {
@@ -42,6 +45,8 @@ pub struct Inspection {
     device: Arc<dyn Device>,
     pool: Arc<Pool>,
     registry: Registry,
+    rolled_back: Option<RolledBack>,
+    warnings: Vec<String>,
 }
 
 fn missing(what: String) -> ServiceError {
@@ -63,14 +68,50 @@ impl Inspection {
         let sealed = pool::probe(&device).map_err(|e: PoolError| placed(e.into()))?;
         let folder = config.pool(&sealed.pool_id());
         let engine = engine_key(&sealed, &folder, AtHand::default(), ask)?;
-        let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+        let anchor_key = AnchorKey::of(&engine);
+        // What was put back is looked at all the same, and said to be.
+        let options =
+            OpenOptions { read_only: true, accept_rollback: true, ..OpenOptions::default() };
+        let incarnation = sealed.incarnation();
         let pool = sealed.unlock(engine, options).map_err(|e: PoolError| placed(e.into()))?;
-        let mut registry = Registry::new();
+        let (mut registry, mut warnings) = (Registry::new(), Vec::new());
+        let anchor = Anchor::load(&folder.anchor(), &pool.id(), &anchor_key);
+        let anchor = anchor.unwrap_or_else(|error| {
+            warnings.push(format!("whether the pool was put back is not known: {error}"));
+            None
+        });
+        let mut keyring_version = anchor.map_or(0, |anchor| anchor.keyring_version);
         match Keyring::open(&folder) {
-            Ok(keyring) => registry.register(Arc::new(LocalProvider::new(Arc::new(keyring)))),
-            Err(error) => log::warn!("clusters under embedded keys stay locked: {error}"),
+            Ok(keyring) => {
+                keyring_version = keyring.version();
+                registry.register(Arc::new(LocalProvider::new(Arc::new(keyring))));
+            }
+            Err(error) => {
+                warnings.push(format!("clusters under embedded keys stay locked: {error}"));
+            }
         }
-        Ok(Self { device, pool, registry })
+        let mut rolled_back = None;
+        let found = pool.generation();
+        match anchor.map(|anchor| (anchor, anchor.check(incarnation, found, keyring_version))) {
+            Some((anchor, Err(KeysError::PoolRolledBack { .. }))) => {
+                rolled_back = Some(RolledBack { found, seen: anchor.generation });
+            }
+            Some((_, Err(error))) => warnings.push(error.to_string()),
+            _ => {}
+        }
+        Ok(Self { device, pool, registry, rolled_back, warnings })
+    }
+
+    /// What somebody should know before believing what is shown.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Whether the configuration remembers a later state of this pool.
+    #[must_use]
+    pub const fn rolled_back(&self) -> Option<RolledBack> {
+        self.rolled_back
     }
 
     /// Checks everything that the keys at hand reach, and the checksum of every block.
@@ -78,10 +119,12 @@ impl Inspection {
     pub fn check(&self) -> Report {
         let options = CheckOptions { items: &verify::volume_items, data: true };
         let id = self.pool.id();
-        verify::check(&self.pool, &options, &mut |cluster, keys| {
+        let mut report = verify::check(&self.pool, &options, &mut |cluster, keys| {
             let deadline = Deadline::after(KEY_DEADLINE);
             envelope::open(&self.registry, id, cluster, keys, deadline).ok()
-        })
+        });
+        report.rolled_back = self.rolled_back.or(report.rolled_back);
+        report
     }
 
     /// Shows a part of the pool.

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use crate::block::Pointer;
 use crate::tree::node::{Child, Link, Node};
 use crate::tree::nodes::{Expected, Nodes};
-use crate::tree::{Tree, TreeError};
+use crate::tree::{Key, Tree, TreeError};
 
 /// What a walk meets.
 pub enum Step<'a> {
@@ -22,6 +22,10 @@ pub enum Step<'a> {
         pointer: &'a Pointer,
         /// The level it should have; `None` for the root.
         level: Option<u8>,
+        /// The smallest key that it may hold.
+        lower: Key,
+        /// The first key behind those that it may hold; `None`: no end.
+        upper: Option<Key>,
         /// Why not.
         error: TreeError,
     },
@@ -51,7 +55,10 @@ fn walk_disk(
 ) -> ControlFlow<()> {
     match nodes.read_uncached(pointer, expected) {
         Ok(node) => walk_node(nodes, Some(pointer), &node, expected, visit),
-        Err(error) => visit(Step::Unreadable { pointer, level: expected.level, error }),
+        Err(error) => {
+            let Expected { level, lower, upper } = *expected;
+            visit(Step::Unreadable { pointer, level, lower, upper, error })
+        }
     }
 }
 

@@ -78,6 +78,8 @@ pub struct Coverage {
     pub blocks_uncovered: u64,
     /// Blocks whose checksum was compared.
     pub blocks_checked: u64,
+    /// Blocks of data that carried the tag in the pointer to them.
+    pub blocks_authenticated: u64,
     /// Blocks that have no checksum: log areas.
     pub blocks_without_checksum: u64,
     /// Every tree.

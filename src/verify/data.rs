@@ -1,5 +1,6 @@
 //! Checksums: every allocated block as it is on the device against its region's map. No key is
-//! needed, so the data of locked clusters are checked alike.
+//! needed, so the data of locked clusters are checked alike. What a fault was reported for already
+//! is not reported twice.
 
 use crate::base::SegmentId;
 use crate::base::units::BLOCK_SIZE;
@@ -12,14 +13,18 @@ use crate::verify::findings::{Defect, Report};
 /// Blocks read at once (1 MiB).
 const READ_BLOCKS: u32 = 256;
 
-/// Reads every allocated block.
-pub(in crate::verify) fn check(pool: &Pool, report: &mut Report) {
-    for region in pool.regions() {
+/// Reads every allocated block, where it is known which those are.
+pub(in crate::verify) fn check(pool: &Pool, maps_known: bool, report: &mut Report) {
+    for region in pool.regions().into_iter().filter(|_| maps_known) {
         // One that cannot be read was reported before.
         let Ok(map) = pool.region_map(region) else { continue };
         for run in map.runs() {
             check_run(pool, region, &map, run, report);
         }
+    }
+    let bad_tags = std::mem::take(&mut report.spots.bad_tags);
+    for addr in bad_tags {
+        report.damage(Defect::Tag { addr });
     }
 }
 
@@ -51,11 +56,15 @@ fn compare(
 ) {
     let mut bytes = AlignedBuf::new(piece.blocks as usize * BLOCK_SIZE);
     if let Err(error) = pool.device().read(piece.addr.offset_bytes(), &mut bytes) {
-        report.damage(Defect::Device { addr: piece.addr, why: error.to_string() });
+        let (Run { addr, blocks }, why) = (piece, error.to_string());
+        report.damage(Defect::Device { addr, blocks, why });
         return;
     }
     for block in map.rotten(start, &bytes) {
         let addr = piece.addr.plus(u64::from(block - start));
-        report.damage(Defect::Rot { addr, segment });
+        report.spots.bad_tags.remove(&addr);
+        if !report.spots.is_in_bad_node(addr) {
+            report.damage(Defect::Rot { addr, segment });
+        }
     }
 }

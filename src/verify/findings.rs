@@ -2,9 +2,13 @@
 
 use std::fmt;
 
-use crate::base::{BlockAddr, ClusterId, ClusterName, Generation, PoolId, SegmentId, SnapshotId};
+use crate::base::{
+    BlockAddr, ClusterId, ClusterName, Generation, InodeNo, PoolId, SegmentId, SnapshotId,
+};
 use crate::catalog::BadItem;
 use crate::verify::coverage::Coverage;
+use crate::verify::hits::{HITS_MAX, Hit};
+use crate::verify::spots::{Spot, Spots};
 
 /// Findings kept whole; more are counted.
 const FINDINGS_MAX: usize = 1000;
@@ -198,6 +202,23 @@ pub enum Defect {
         /// What is wrong.
         why: String,
     },
+    /// A file, or what is kept of it, is not as it must be.
+    #[error("{owner}: inode {inode}: {why}")]
+    File {
+        /// Whose tree.
+        owner: Owner,
+        /// The inode.
+        inode: InodeNo,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Data that do not carry the tag in the pointer to them, and have the checksum in the map, or
+    /// a map that cannot be read.
+    #[error("block {addr} does not carry its tag")]
+    Tag {
+        /// The block.
+        addr: BlockAddr,
+    },
     /// Ciphertext that does not have the checksum in its region's map.
     #[error("block {addr} of segment {segment} does not have its checksum")]
     Rot {
@@ -207,13 +228,79 @@ pub enum Defect {
         segment: SegmentId,
     },
     /// The device failed to read.
-    #[error("blocks at block {addr} cannot be read: {why}")]
+    #[error("{blocks} blocks at block {addr} cannot be read: {why}")]
     Device {
         /// First block.
         addr: BlockAddr,
+        /// How many.
+        blocks: u32,
         /// The device's error.
         why: String,
     },
+}
+
+impl Defect {
+    /// A stable name of its kind, for programs.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Superblock { .. } => "superblock",
+            Self::Ring { .. } => "space-ring",
+            Self::Region { .. } => "region",
+            Self::Node { .. } => "node",
+            Self::NodeCopy { .. } => "node-copy",
+            Self::Item { .. } => "item",
+            Self::Catalog { .. } => "catalog",
+            Self::Root { .. } => "root",
+            Self::OutOfRange { .. } => "out-of-range",
+            Self::ReachedTwice { .. } => "reached-twice",
+            Self::NotAllocated { .. } => "not-allocated",
+            Self::WrongSegment { .. } => "wrong-segment",
+            Self::Unreached { .. } => "unreached",
+            Self::ClaimedTwice { .. } => "claimed-twice",
+            Self::Count { .. } => "count",
+            Self::Log { .. } => "log",
+            Self::File { .. } => "file",
+            Self::Tag { .. } => "tag",
+            Self::Rot { .. } => "rot",
+            Self::Device { .. } => "device",
+        }
+    }
+
+    /// The block concerned, or the first of them.
+    #[must_use]
+    pub const fn block(&self) -> Option<BlockAddr> {
+        match self {
+            Self::Node { addr, .. }
+            | Self::NodeCopy { addr, .. }
+            | Self::OutOfRange { addr, .. }
+            | Self::ReachedTwice { addr, .. }
+            | Self::NotAllocated { addr, .. }
+            | Self::WrongSegment { addr, .. }
+            | Self::Unreached { addr, .. }
+            | Self::ClaimedTwice { addr, .. }
+            | Self::Tag { addr }
+            | Self::Rot { addr, .. }
+            | Self::Device { addr, .. } => Some(*addr),
+            _ => None,
+        }
+    }
+
+    /// Whose tree it was met in, where that is known without looking further.
+    const fn owner(&self) -> Option<&Owner> {
+        match self {
+            Self::Node { owner, .. }
+            | Self::NodeCopy { owner, .. }
+            | Self::Item { owner, .. }
+            | Self::Root { owner, .. }
+            | Self::OutOfRange { owner, .. }
+            | Self::ReachedTwice { owner, .. }
+            | Self::NotAllocated { owner, .. }
+            | Self::WrongSegment { owner, .. }
+            | Self::File { owner, .. } => Some(owner),
+            _ => None,
+        }
+    }
 }
 
 /// A defect and how bad it is.
@@ -223,6 +310,31 @@ pub struct Finding {
     pub severity: Severity,
     /// What.
     pub defect: Defect,
+    /// What it hits: every tree and file concerned that is known.
+    pub hits: Vec<Hit>,
+    /// Hits beyond those.
+    pub hits_left_out: u64,
+}
+
+impl Finding {
+    /// Adds a hit, unless it is there.
+    pub(in crate::verify) fn hit(&mut self, hit: Hit) {
+        if self.hits.contains(&hit) {
+            return;
+        }
+        if self.hits.len() < HITS_MAX {
+            self.hits.push(hit);
+        } else {
+            self.hits_left_out += 1;
+        }
+    }
+
+    /// Adds a tree that is concerned, where no file of it is.
+    pub(in crate::verify) fn hit_tree(&mut self, owner: &Owner) {
+        if !self.hits.iter().any(|hit| hit.owner == *owner) {
+            self.hit(Hit::tree(owner.clone()));
+        }
+    }
 }
 
 impl fmt::Display for Finding {
@@ -232,8 +344,18 @@ impl fmt::Display for Finding {
             Severity::Repairable => "repairable",
             Severity::Damage => "damage",
         };
-        write!(f, "{severity}: {}", self.defect)
+        write!(f, "{severity}: {}", self.defect)?;
+        self.hits.iter().try_for_each(|hit| write!(f, "; hits {hit}"))
     }
+}
+
+/// A pool that was put back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RolledBack {
+    /// Its checkpoint.
+    pub found: Generation,
+    /// A later one that it had reached: the configuration remembers it, or the space ring shows it.
+    pub seen: Generation,
 }
 
 /// What a check found, and what it covered.
@@ -249,8 +371,12 @@ pub struct Report {
     pub findings_left_out: u64,
     /// The worst severity of all.
     pub worst: Option<Severity>,
+    /// The pool as a whole is older than it was.
+    pub rolled_back: Option<RolledBack>,
     /// What was and was not covered.
     pub coverage: Coverage,
+    /// Where findings stand, to name files by.
+    pub(in crate::verify) spots: Spots,
 }
 
 impl Report {
@@ -261,27 +387,73 @@ impl Report {
             findings: Vec::new(),
             findings_left_out: 0,
             worst: None,
+            rolled_back: None,
             coverage: Coverage::default(),
+            spots: Spots::default(),
         }
     }
 
     /// Whether nothing at all was found.
     #[must_use]
     pub const fn is_clean(&self) -> bool {
-        self.worst.is_none()
+        self.worst.is_none() && self.rolled_back.is_none()
     }
 
-    pub(in crate::verify) fn add(&mut self, severity: Severity, defect: Defect) {
+    /// Adds a finding; its place in `findings`, unless there are too many.
+    pub(in crate::verify) fn add(&mut self, severity: Severity, defect: Defect) -> Option<usize> {
         self.worst = self.worst.max(Some(severity));
-        if self.findings.len() < FINDINGS_MAX {
-            self.findings.push(Finding { severity, defect });
-        } else {
+        if self.findings.len() == FINDINGS_MAX {
             self.findings_left_out += 1;
+            return None;
         }
+        let hits = defect.owner().map(|owner| Hit::tree(owner.clone())).into_iter().collect();
+        self.spots.note(self.findings.len(), &defect);
+        self.findings.push(Finding { severity, defect, hits, hits_left_out: 0 });
+        Some(self.findings.len() - 1)
     }
 
     pub(in crate::verify) fn damage(&mut self, defect: Defect) {
         self.add(Severity::Damage, defect);
+    }
+
+    /// The same, of something that these own.
+    pub(in crate::verify) fn damage_of(&mut self, owner: Option<Owner>, defect: Defect) {
+        let added = self.add(Severity::Damage, defect);
+        if let (Some(owner), Some(finding)) =
+            (owner, added.and_then(|at| self.findings.get_mut(at)))
+        {
+            finding.hit_tree(&owner);
+        }
+    }
+
+    /// A node that cannot be read, or one of its copies. It is one fault, however many trees reach
+    /// it.
+    pub(in crate::verify) fn bad_node(
+        &mut self,
+        severity: Severity,
+        defect: Defect,
+        owner: &Owner,
+        blocks: u32,
+    ) -> Option<usize> {
+        let addr = defect.block()?;
+        let known = self.spots.bad_nodes.get(&addr).copied();
+        match known {
+            Some(at) => {
+                if let Some(finding) = self.findings.get_mut(at) {
+                    finding.hit_tree(owner);
+                }
+                known
+            }
+            None => {
+                let added = self.add(severity, defect);
+                self.spots.bad_node(addr, blocks, added);
+                added
+            }
+        }
+    }
+
+    pub(in crate::verify) fn lost_keys(&mut self, at: Option<usize>, spot: Spot) {
+        self.spots.keys.extend(at.map(|at| (at, spot)));
     }
 
     pub(in crate::verify) fn bad_item(&mut self, bad: BadItem) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::SegmentId;
+use crate::base::{ClusterId, SegmentId};
 use crate::pool::log::{LogItem, Scan};
 use crate::pool::{Pool, PoolError, items};
 use crate::verify::coverage::{LogCoverage, LogState};
@@ -26,7 +26,9 @@ pub(in crate::verify) fn check(
     };
     for (cluster, item) in logs {
         let owner = Owner::Log(cluster);
-        if !facts.clusters.iter().any(|record| record.id == cluster) && facts.complete {
+        let record = facts.clusters.iter().find(|record| record.id == cluster);
+        let named = record.map(|record| Owner::Cluster(cluster, record.name.clone()));
+        if record.is_none() && facts.complete {
             report.damage(Defect::Log { cluster, why: "its cluster is gone".to_owned() });
         }
         let area = Reach { run: item.area, expected: Expected::Segment(SegmentId::POOL) };
@@ -42,7 +44,7 @@ pub(in crate::verify) fn check(
                     take_in_claims(&item, &scan, &owner, facts, owners, report);
                     LogState::Outstanding
                 } else {
-                    expect_free(cluster, &scan, owners, report);
+                    expect_free(cluster, named, &scan, owners, report);
                     LogState::Undecided
                 };
             }
@@ -52,7 +54,7 @@ pub(in crate::verify) fn check(
                     PoolError::Corrupt { what, addr } => format!("{what} (block {addr})"),
                     other => other.to_string(),
                 };
-                report.damage(Defect::Log { cluster, why });
+                report.damage_of(named, Defect::Log { cluster, why });
             }
         }
         report.coverage.logs.push(coverage);
@@ -82,14 +84,16 @@ fn take_in_claims(
 
 /// Nobody has taken these in yet: recovery will, and must find them free.
 fn expect_free(
-    cluster: crate::base::ClusterId,
+    cluster: ClusterId,
+    named: Option<Owner>,
     scan: &Scan,
     owners: &mut Owners,
     report: &mut Report,
 ) {
     for claim in scan.records.iter().flat_map(|record| &record.outer.claims) {
         if let Some((addr, segment)) = owners.first_allocated(claim.run, report) {
-            report.damage(Defect::ClaimedTwice { cluster, addr, segment });
+            let defect = Defect::ClaimedTwice { cluster, addr, segment };
+            report.damage_of(named.clone(), defect);
         }
     }
 }

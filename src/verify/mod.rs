@@ -9,22 +9,29 @@
 //! could not be covered is said (a locked cluster is checked by checksums and by the counts of its
 //! segments alone); no key is shown. It knows no key service: who calls hands over cluster keys.
 
+mod advice;
 mod coverage;
 mod data;
 mod facts;
+mod files;
 mod findings;
+mod hits;
 mod logs;
+mod names;
 mod nodes;
 mod owners;
 mod regions;
 mod segments;
+mod spots;
 mod structure;
 mod superblocks;
 mod trees;
 mod volume_items;
+mod xattrs;
 pub mod xray;
 
 pub use coverage::{Coverage, LogCoverage, LogState, TreeCoverage, TreeState};
-pub use findings::{Defect, Finding, Owner, Report, Severity};
+pub use findings::{Defect, Finding, Owner, Report, RolledBack, Severity};
+pub use hits::{FileHit, Hit, printable};
 pub use structure::{CheckOptions, ItemRuns, KeySource, check};
 pub use volume_items::volume_items;

@@ -6,6 +6,7 @@ use crate::base::Generation;
 use crate::block::{NodeStore, Pointer};
 use crate::tree::{Node, Nodes, Step, Tree};
 use crate::verify::findings::{Defect, Owner, Report, Severity};
+use crate::verify::spots::Spot;
 
 /// A node that was read from where this pointer says.
 pub(in crate::verify) type VisitNode<'a> = dyn FnMut(&mut Report, &Pointer, Option<&Node>) + 'a;
@@ -39,10 +40,16 @@ pub(in crate::verify) fn walk(
             }
             // Of a tree that is being changed: its blocks are not given out yet.
             Step::Node { pointer: None, .. } => {}
-            Step::Unreadable { pointer, error, .. } => {
+            Step::Unreadable { pointer, lower, upper, error, .. } => {
                 complete = false;
-                let (owner, addr) = (owner.clone(), pointer.addr);
-                report.damage(Defect::Node { owner, addr, why: error.to_string() });
+                let (addr, blocks) = (pointer.addr, pointer.blocks);
+                let why = error.to_string();
+                let defect = Defect::Node { owner: owner.clone(), addr, why };
+                let at = report.bad_node(Severity::Damage, defect, owner, blocks);
+                if let Some(second) = pointer.second {
+                    report.spots.bad_node(second, blocks, at);
+                }
+                report.lost_keys(at, Spot { owner: owner.clone(), lower, upper });
                 visit(report, pointer, None);
             }
         }
@@ -57,8 +64,8 @@ fn check_copies(store: &dyn NodeStore, pointer: &Pointer, owner: &Owner, report:
     for addr in [pointer.addr, second] {
         let one = Pointer { addr, second: None, ..pointer.clone() };
         if store.read_node(&one).is_err() {
-            let owner = owner.clone();
-            report.add(Severity::Repairable, Defect::NodeCopy { owner, addr });
+            let defect = Defect::NodeCopy { owner: owner.clone(), addr };
+            report.bad_node(Severity::Repairable, defect, owner, pointer.blocks);
         }
     }
 }

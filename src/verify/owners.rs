@@ -42,13 +42,15 @@ pub(in crate::verify) struct Owners {
     last: Option<(u32, Option<RegionMap>)>,
     /// Regions whose map was reported.
     unreadable: BTreeSet<u32>,
+    /// What the maps say is what is so.
+    maps_known: bool,
 }
 
 /// Whether the map's segment may hold what was born then.
 pub(in crate::verify) type MayHold<'a> = dyn Fn(SegmentId, Generation) -> bool + 'a;
 
 impl Owners {
-    pub fn new(pool: &Arc<Pool>) -> Self {
+    pub fn new(pool: &Arc<Pool>, maps_known: bool) -> Self {
         let geometry = pool.geometry();
         Self {
             pool: Arc::clone(pool),
@@ -56,10 +58,14 @@ impl Owners {
             reached: BTreeMap::new(),
             last: None,
             unreadable: BTreeSet::new(),
+            maps_known,
         }
     }
 
     fn map(&mut self, region: u32, report: &mut Report) -> Option<&RegionMap> {
+        if !self.maps_known {
+            return None;
+        }
         if self.last.as_ref().is_none_or(|(no, _)| *no != region) {
             let map = match self.pool.region_map(region) {
                 Ok(map) => Some(map),
@@ -141,7 +147,8 @@ impl Owners {
             self.last = None;
             let first = self.geometry.region_start(region);
             let none = no_bits();
-            let Ok(map) = self.pool.region_map(region) else {
+            let map = self.pool.region_map(region).ok().filter(|_| self.maps_known);
+            let Some(map) = map else {
                 report.coverage.regions_unreadable += 1;
                 complete = false;
                 continue;

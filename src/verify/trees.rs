@@ -3,30 +3,45 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::base::{ClusterId, LineId};
+use crate::base::cursor::Reader;
+use crate::base::units::BLOCK_SIZE;
+use crate::base::{ClusterId, InodeNo, LineId};
+use crate::block::{BlockRef, Run};
 use crate::catalog::Header;
 use crate::crypto::{self, ClusterKey};
-use crate::pool::Pool;
 use crate::pool::root::RootContext;
+use crate::pool::{NameHashKey, Pool, View};
+use crate::sys::AlignedBuf;
 use crate::tree::Node;
 use crate::verify::coverage::{TreeCoverage, TreeState};
 use crate::verify::facts::Facts;
-use crate::verify::findings::{Defect, Owner, Report};
+use crate::verify::files::Files;
+use crate::verify::findings::{Defect, Owner, Report, Severity};
+use crate::verify::names::OpenTree;
 use crate::verify::nodes;
 use crate::verify::owners::{Expected, Owners, Reach};
-use crate::verify::structure::{CheckOptions, ItemRuns, KeySource};
+use crate::verify::structure::{CheckOptions, KeySource};
+use crate::volume::items::{ExtentItem, kind};
 
 /// Families of lines that no tree was left out of.
 pub(in crate::verify) struct Uncovered {
     families: BTreeSet<LineId>,
     /// Trees may be missing altogether: the catalog could not be read whole.
     all: bool,
+    /// Trees whose key is not at hand.
+    locked: Vec<(Option<LineId>, Owner)>,
 }
 
 impl Uncovered {
     /// Whether a tree that was not walked may reach blocks of this family.
     pub fn contains(&self, family: Option<LineId>) -> bool {
         self.all || family.is_none_or(|family| self.families.contains(&family))
+    }
+
+    /// Locked trees that may reach blocks of this family.
+    pub fn locked(&self, family: Option<LineId>) -> impl Iterator<Item = &Owner> {
+        let of_it = move |of: &Option<LineId>| of.is_none() || family.is_none() || *of == family;
+        self.locked.iter().filter(move |(of, _)| of_it(of)).map(|(_, owner)| owner)
     }
 }
 
@@ -39,16 +54,19 @@ struct Subject<'a> {
     family: Option<LineId>,
 }
 
-/// Walks every tree whose key is at hand. Which families could not be covered.
+/// Walks every tree whose key is at hand, and leaves them in `open`. Which families could not be
+/// covered.
 pub(in crate::verify) fn check(
     pool: &Arc<Pool>,
     facts: &Facts,
     owners: &mut Owners,
     options: &CheckOptions<'_>,
     keys: &mut KeySource<'_>,
+    open: &mut Vec<OpenTree>,
     report: &mut Report,
 ) -> Uncovered {
-    let mut uncovered = Uncovered { families: BTreeSet::new(), all: !facts.complete };
+    let all = !facts.complete;
+    let mut uncovered = Uncovered { families: BTreeSet::new(), all, locked: Vec::new() };
     let heads = facts.clusters.iter().map(|record| Subject {
         owner: Owner::Cluster(record.id, record.name.clone()),
         cluster: record.id,
@@ -62,8 +80,11 @@ pub(in crate::verify) fn check(
         family: facts.family_of(record.segment),
     });
     for subject in heads.chain(snapshots) {
-        let walk = Walk { pool, facts, items: options.items };
-        let coverage = walk.subject(&subject, owners, keys, report);
+        let walk = Walk { pool, facts, options };
+        let coverage = walk.subject(&subject, owners, keys, open, report);
+        if matches!(coverage.state, TreeState::Locked(_)) {
+            uncovered.locked.push((subject.family, subject.owner.clone()));
+        }
         if !matches!(coverage.state, TreeState::Walked | TreeState::Empty) {
             match subject.family {
                 Some(family) => drop(uncovered.families.insert(family)),
@@ -78,7 +99,7 @@ pub(in crate::verify) fn check(
 struct Walk<'a> {
     pool: &'a Arc<Pool>,
     facts: &'a Facts,
-    items: &'a ItemRuns<'a>,
+    options: &'a CheckOptions<'a>,
 }
 
 impl Walk<'_> {
@@ -98,6 +119,7 @@ impl Walk<'_> {
         subject: &Subject<'_>,
         owners: &mut Owners,
         keys: &mut KeySource<'_>,
+        open: &mut Vec<OpenTree>,
         report: &mut Report,
     ) -> TreeCoverage {
         let owner = subject.owner.clone();
@@ -116,7 +138,11 @@ impl Walk<'_> {
             generation: subject.header.root_generation,
         };
         match self.pool.open_view(&key, &context, sealed) {
-            Ok((view, _)) => self.tree(subject, view.tree(), owners, report),
+            Ok((view, name_key)) => {
+                let coverage = self.tree(subject, &view, &name_key, owners, report);
+                open.push(OpenTree { owner: subject.owner.clone(), view });
+                coverage
+            }
             Err(error) => {
                 let owner = subject.owner.clone();
                 report.damage(Defect::Root { owner, why: error.to_string() });
@@ -128,7 +154,8 @@ impl Walk<'_> {
     fn tree(
         &self,
         subject: &Subject<'_>,
-        tree: &crate::tree::Tree,
+        view: &View,
+        name_key: &NameHashKey,
         owners: &mut Owners,
         report: &mut Report,
     ) -> TreeCoverage {
@@ -136,36 +163,51 @@ impl Walk<'_> {
         let mut reaches = Vec::new();
         let (mut count, mut items) = (0, 0);
         let newest = subject.header.root_generation;
-        let nodes = self.pool.nodes();
+        let (nodes, tree) = (self.pool.nodes(), view.tree());
+        let mut files = Files::new(name_key);
         let complete =
             nodes::walk(nodes, tree, owner, newest, report, &mut |report, pointer, node| {
                 count += 1;
                 let expected = Expected::Born(pointer.birth);
                 reaches.extend(pointer.runs().map(|run| Reach { run, expected }));
-                if let Some(leaf) = node.filter(|node| node.level() == 0) {
-                    items += leaf.count() as u64;
-                    self.leaf(owner, leaf, &mut reaches, report);
+                match node {
+                    Some(leaf) if leaf.level() == 0 => {
+                        items += leaf.count() as u64;
+                        self.leaf(owner, leaf, &mut reaches, &mut files, report);
+                        if self.options.data && files.is_volume() {
+                            data(view, leaf, owners, report);
+                        }
+                    }
+                    Some(_) => {}
+                    None => files.gap(),
                 }
             });
+        files.end(&mut |inode, why| wrong(owner, inode, why, report));
         let may_hold = |segment, birth| self.facts.may_hold(subject.family, segment, birth);
         let blocks = owners.take_in(owner, reaches, &may_hold, report);
         let stated = subject.header.referenced_blocks;
         if complete && stated != blocks {
-            report.add(
-                crate::verify::Severity::Waste,
-                Defect::Count { what: owner.to_string(), stated, counted: blocks },
-            );
+            let what = owner.to_string();
+            report.add(Severity::Waste, Defect::Count { what, stated, counted: blocks });
         }
         let state = if complete { TreeState::Walked } else { TreeState::Damaged };
         TreeCoverage { owner: owner.clone(), state, nodes: count, items, blocks }
     }
 
-    fn leaf(&self, owner: &Owner, leaf: &Node, reaches: &mut Vec<Reach>, report: &mut Report) {
+    fn leaf(
+        &self,
+        owner: &Owner,
+        leaf: &Node,
+        reaches: &mut Vec<Reach>,
+        files: &mut Files<'_>,
+        report: &mut Report,
+    ) {
         for i in 0..leaf.count() {
             let key = leaf.key(i);
-            let decoded = (self.items)(key, leaf.value(i), &mut |run, birth| {
+            let decoded = (self.options.items)(key, leaf.value(i), &mut |run, birth| {
                 reaches.push(Reach { run, expected: Expected::Born(birth) });
             });
+            files.take(key, leaf.value(i), &mut |inode, why| wrong(owner, inode, why, report));
             if let Err(error) = decoded {
                 report.damage(Defect::Item {
                     owner: owner.clone(),
@@ -174,6 +216,39 @@ impl Walk<'_> {
                     offset: key.offset,
                     why: error.to_string(),
                 });
+            }
+        }
+    }
+}
+
+fn wrong(owner: &Owner, inode: InodeNo, why: String, report: &mut Report) {
+    report.damage(Defect::File { owner: owner.clone(), inode, why });
+}
+
+/// Reads the data that a leaf's extents point to, and notes the blocks that do not carry their
+/// tags. What a tree before this one reached was read for it.
+fn data(view: &View, leaf: &Node, owners: &Owners, report: &mut Report) {
+    for i in (0..leaf.count()).filter(|i| leaf.key(*i).kind == kind::EXTENT) {
+        let Ok(extent) = ExtentItem::decode(leaf.value(i)) else { continue };
+        let run = Run { addr: extent.addr, blocks: extent.blocks() };
+        if owners.unreached_of(run) == 0 {
+            continue;
+        }
+        let mut from = Reader::new(extent.refs);
+        let refs: Vec<BlockRef> =
+            (0..run.blocks).map_while(|_| BlockRef::decode(&mut from).ok()).collect();
+        let mut plain = AlignedBuf::new(run.bytes());
+        if refs.len() == run.blocks as usize
+            && view.read_blocks(run.addr, &refs, &mut plain).is_ok()
+        {
+            report.coverage.blocks_authenticated += u64::from(run.blocks);
+            continue;
+        }
+        for ((reference, block), at) in refs.iter().zip(plain.chunks_mut(BLOCK_SIZE)).zip(0..) {
+            let addr = run.addr.plus(at);
+            match view.read_blocks(addr, std::slice::from_ref(reference), block) {
+                Ok(()) => report.coverage.blocks_authenticated += 1,
+                Err(_) => drop(report.spots.bad_tags.insert(addr)),
             }
         }
     }

@@ -12,9 +12,8 @@ use crate::volume::Volume;
 use crate::volume::attr::FileKind;
 use crate::volume::backing::{Edit, Items, Key};
 use crate::volume::error::{Result, VolumeError};
-use crate::volume::items::{Dirent, dirent_key};
+use crate::volume::items::{Dirent, dirent_key, first_cookie};
 
-const COOKIE_BIT: u64 = 1 << 62;
 /// Largest cookie of an entry.
 pub(in crate::volume) const COOKIE_MAX: u64 = (1 << 63) - 1;
 
@@ -36,7 +35,7 @@ pub(in crate::volume) struct Found {
 impl Volume {
     fn cookies(&self, parent: InodeNo, name: &[u8]) -> (u64, u64) {
         let hash = self.backing.name_hash(parent.0, name);
-        let first = COOKIE_BIT | ((hash >> 10) << 8);
+        let first = first_cookie(hash);
         (first, first | 0xff)
     }
 

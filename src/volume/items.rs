@@ -13,7 +13,7 @@
 //! | EXTENT | inode | offset in bytes | [`ExtentItem`] |
 
 use crate::base::cursor::{DecodeError, Reader, Writer};
-use crate::base::limits::{EXTENT_BLOCKS_MAX, NAME_BYTES_MAX};
+use crate::base::limits::{EXTENT_BLOCKS_MAX, NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use crate::base::units::{BLOCK_SIZE_U64, BlockAddr, Generation, InodeNo};
 use crate::volume::attr::{Attr, FileKind, FileTime, mode_bits};
 use crate::volume::backing::Key;
@@ -99,6 +99,50 @@ pub const fn dirent_key(parent: InodeNo, cookie: u64) -> Key {
 #[must_use]
 pub const fn extent_key(ino: InodeNo, block: u64) -> Key {
     Key { object: ino.0, kind: kind::EXTENT, offset: block * BLOCK_SIZE_U64 }
+}
+
+const COOKIE_BIT: u64 = 1 << 62;
+
+/// The first of the 256 cookies that an entry may have whose name has this keyed hash.
+#[must_use]
+pub const fn first_cookie(name_hash: u64) -> u64 {
+    COOKIE_BIT | ((name_hash >> 10) << 8)
+}
+
+/// The head of an extended attribute's chunk 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct XattrHead<'a> {
+    /// Bytes of the whole value.
+    pub value_bytes: usize,
+    /// The attribute's name.
+    pub name: &'a [u8],
+    /// The value's bytes in this chunk.
+    pub first: &'a [u8],
+}
+
+impl<'a> XattrHead<'a> {
+    /// The head that `bytes` hold.
+    ///
+    /// # Errors
+    /// [`DecodeError`]
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(bytes);
+        let value_bytes = r.u32()? as usize;
+        let name_len = usize::from(r.u8()?);
+        let name = r.bytes(name_len)?;
+        let first = r.bytes(r.remaining())?;
+        let whole = first.len() == value_bytes.min(CHUNK_BYTES);
+        if value_bytes > XATTR_VALUE_BYTES_MAX || !whole || name.is_empty() {
+            return Err(DecodeError::Field("attribute"));
+        }
+        Ok(Self { value_bytes, name, first })
+    }
+}
+
+/// The first of the 256 keys (their offsets) that an attribute may have whose name has this hash.
+#[must_use]
+pub const fn xattr_base(name_hash: u64) -> u64 {
+    name_hash & !0xffff
 }
 
 /// What is stored of an inode.

@@ -7,7 +7,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::base::cursor::{DecodeError, Reader, Writer};
+use crate::base::cursor::Writer;
 use crate::base::limits::{NAME_BYTES_MAX, XATTR_LIST_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use crate::base::units::InodeNo;
 use crate::volume::Volume;
@@ -15,7 +15,7 @@ use crate::volume::acl;
 use crate::volume::attr::{Caller, XattrMode};
 use crate::volume::backing::{Edit, Items, Key, Purpose};
 use crate::volume::error::{Result, VolumeError};
-use crate::volume::items::{CHUNK_BYTES, InodeItem, inode_flags, kind};
+use crate::volume::items::{CHUNK_BYTES, InodeItem, XattrHead, inode_flags, kind, xattr_base};
 use crate::volume::write::now;
 
 /// Name of file capabilities.
@@ -39,19 +39,6 @@ fn flag_of(name: &[u8]) -> u32 {
     }
 }
 
-/// The head of a chunk 0: value length, name, first bytes.
-fn decode_head(bytes: &[u8]) -> std::result::Result<(usize, &[u8], &[u8]), DecodeError> {
-    let mut r = Reader::new(bytes);
-    let len = r.u32()? as usize;
-    let name_len = usize::from(r.u8()?);
-    let name = r.bytes(name_len)?;
-    let first = r.bytes(r.remaining())?;
-    if len > XATTR_VALUE_BYTES_MAX || first.len() != len.min(CHUNK_BYTES) || name.is_empty() {
-        return Err(DecodeError::Field("attribute"));
-    }
-    Ok((len, name, first))
-}
-
 fn corrupt(ino: InodeNo) -> VolumeError {
     VolumeError::corrupt_item("an extended attribute cannot be read", ino)
 }
@@ -69,7 +56,7 @@ fn find(
     ino: InodeNo,
     name: &[u8],
 ) -> Result<(Option<Found>, Option<u64>)> {
-    let base = volume.backing.name_hash(ino.0, name) & !0xffff;
+    let base = xattr_base(volume.backing.name_hash(ino.0, name));
     let mut found: Option<Found> = None;
     let mut free = Some(base);
     let mut bad = false;
@@ -82,9 +69,10 @@ fn find(
             if free == Some(at.offset) {
                 free = Some(at.offset + 0x100).filter(|next| *next <= base | 0xffff);
             }
-            match decode_head(bytes) {
-                Ok((len, stored, first)) if stored == name => {
-                    found = Some(Found { at: at.offset, len, value: first.to_vec() });
+            match XattrHead::decode(bytes) {
+                Ok(head) if head.name == name => {
+                    let (len, value) = (head.value_bytes, head.first.to_vec());
+                    found = Some(Found { at: at.offset, len, value });
                 }
                 Ok(_) => {}
                 Err(_) => bad = true,
@@ -189,9 +177,9 @@ fn list(items: &(impl Items + ?Sized), ino: InodeNo) -> Result<Vec<u8>> {
     let mut bad = false;
     items.range(key(ino, 0), key(ino, u64::MAX), &mut |at, bytes| {
         if at.offset & 0xff == 0 {
-            match decode_head(bytes) {
-                Ok((_, name, _)) => {
-                    names.extend_from_slice(name);
+            match XattrHead::decode(bytes) {
+                Ok(head) => {
+                    names.extend_from_slice(head.name);
                     names.push(0);
                 }
                 Err(_) => bad = true,

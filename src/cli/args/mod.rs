@@ -184,8 +184,13 @@ Examples:
   strongroom key disable k1"
     )]
     Key(KeyCommand),
-    /// Verify the structure of a pool that no daemon serves
-    #[command(after_help = "Examples:\n  strongroom check\n  strongroom check --pool /dev/vg/pool")]
+    /// Verify structure and data of a pool that no daemon serves
+    #[command(after_help = "\
+Ends with 4 where damage was found, with 1 where the pool was put back to an older state.
+
+Examples:
+  strongroom check
+  strongroom check --pool /dev/vg/pool --json")]
     Check,
     /// Look into a pool that no daemon serves; prints no key
     #[command(
