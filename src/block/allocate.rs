@@ -180,7 +180,9 @@ impl Space {
         }
     }
 
-    /// Takes a certain run, which must be free: what the log claims when the pool is opened.
+    /// Takes a certain run, which must be free: what the log claims when the pool is opened. Of a
+    /// region whose map is corrupt it is taken unseen: what was acknowledged must not be lost with
+    /// the map.
     ///
     /// # Errors
     /// [`BlockError::Accounting`] where a block of it is not free; as [`Space::load`].
@@ -206,7 +208,16 @@ impl Space {
                     let segment = crate::base::SegmentId::POOL;
                     return Err(BlockError::Accounting { addr: run.addr, segment });
                 }
-                None => self.load(region)?,
+                None => match self.load(region) {
+                    Ok(()) => {}
+                    Err(error @ BlockError::Device(_)) => return Err(error),
+                    // Nothing is given out from a region whose map is corrupt, so nobody else can
+                    // have got the run since; that it was free before is not known.
+                    Err(_) => {
+                        self.lock().with(region, |state| state.provisional += run.blocks);
+                        return Ok(());
+                    }
+                },
             }
         }
     }

@@ -172,7 +172,7 @@ impl Space {
         let booked = inner.with(region, |state| {
             let class = state.class?;
             let enough = if alloc {
-                state.provisional >= run.blocks && state.loaded.is_some()
+                state.provisional >= run.blocks && (state.loaded.is_some() || state.frozen)
             } else {
                 state.allocated >= run.blocks
             };

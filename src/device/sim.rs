@@ -17,7 +17,8 @@ use crate::sys::sync::Mutex;
 const SECTOR: usize = 512;
 const SECTOR_U64: u64 = SECTOR as u64;
 
-type Block = Box<[u8; BLOCK_SIZE]>;
+/// Shared between copies until one of them changes it: copies are cheap.
+type Block = Arc<[u8; BLOCK_SIZE]>;
 type Sector = [u8; SECTOR];
 
 /// What passed through since the device was made.
@@ -93,8 +94,8 @@ impl State {
         let at = number * SECTOR_U64;
         let within = usize::try_from(at % BLOCK_SIZE_U64).unwrap_or(0);
         let block =
-            self.live.entry(at / BLOCK_SIZE_U64).or_insert_with(|| Box::new([0; BLOCK_SIZE]));
-        block[within..within + SECTOR].copy_from_slice(bytes);
+            self.live.entry(at / BLOCK_SIZE_U64).or_insert_with(|| Arc::new([0; BLOCK_SIZE]));
+        Arc::make_mut(block)[within..within + SECTOR].copy_from_slice(bytes);
     }
 
     /// Has a full backing filesystem no block for one that holds nothing yet?
@@ -250,6 +251,12 @@ impl SimDevice {
         self.state.lock().live.len() as u64 * BLOCK_SIZE_U64
     }
 
+    /// Blocks that hold anything, by number.
+    #[must_use]
+    pub fn used_blocks(&self) -> Vec<u64> {
+        self.state.lock().live.keys().copied().collect()
+    }
+
     /// Sectors written since the last flush.
     #[must_use]
     pub fn unflushed_sectors(&self) -> usize {
@@ -328,7 +335,7 @@ impl Device for SimDevice {
         }
         if state.capacity.is_some() {
             for number in offset / BLOCK_SIZE_U64..(offset + len) / BLOCK_SIZE_U64 {
-                state.live.entry(number).or_insert_with(|| Box::new([0; BLOCK_SIZE]));
+                state.live.entry(number).or_insert_with(|| Arc::new([0; BLOCK_SIZE]));
             }
         }
         Ok(())

@@ -130,13 +130,15 @@ impl Volume {
         })?;
         for (ino, from) in found {
             let from = from.ok_or(VolumeError::corrupt_item("a truncation cannot be read", ino))?;
-            let inode = self.inode(ino)?;
-            let _op = inode.op.lock();
-            inode.state.lock().truncating = Some(from);
-            match self.finish_truncation(&inode) {
+            let finished = self.inode(ino).and_then(|inode| {
+                let _op = inode.op.lock();
+                inode.state.lock().truncating = Some(from);
+                self.finish_truncation(&inode)
+            });
+            match finished {
                 // The next change of the file tries again.
-                Err(VolumeError::NoSpace) => {
-                    log::warn!("inode {ino}: no space to finish a truncation yet");
+                Err(error @ (VolumeError::NoSpace | VolumeError::Corrupt { .. })) => {
+                    log::warn!("inode {ino}: a truncation cannot be finished yet: {error}");
                 }
                 done => done?,
             }

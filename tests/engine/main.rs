@@ -2,5 +2,7 @@
 
 mod catalog;
 mod check;
+mod check_files;
+mod corrupt;
 mod pools;
 mod volumes;

@@ -8,8 +8,8 @@
 //! from it on (from 0 without). Where checkpoints are made by a thread beside the operations, a seed
 //! fixes what is done but not how the two meet.
 
-mod model;
-mod mounted;
+pub mod model;
+pub mod mounted;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
