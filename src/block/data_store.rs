@@ -160,7 +160,8 @@ impl DataStore {
         Ok(())
     }
 
-    /// Reads a run of blocks with these references, images first, verifies and decrypts.
+    /// Reads a run of blocks with these references, images first, verifies and decrypts. `out`
+    /// should be aligned, which saves a copy, and is zero after an error.
     ///
     /// # Errors
     /// [`BlockError::Corrupt`] with the first block that does not carry its tag; the device's.
@@ -171,24 +172,30 @@ impl DataStore {
         if end > self.space.geometry().total_blocks {
             return Err(BlockError::OutOfRange { addr: run.addr });
         }
+        let result = self.read_into(run, refs, out);
+        if result.is_err() {
+            out.fill(0);
+        }
+        result
+    }
+
+    fn read_into(&self, run: Run, refs: &[BlockRef], out: &mut [u8]) -> Result<(), BlockError> {
         // Looked up before the device is read: an image goes only once it stands there.
         let images = self.images(run);
-        let mut buf = AlignedBuf::new(run.bytes());
         if images.iter().any(Option::is_none) {
-            self.device.read(run.addr.offset_bytes(), &mut buf)?;
+            self.device.read(run.addr.offset_bytes(), out)?;
         }
-        for (block, image) in buf.chunks_exact_mut(BLOCK_SIZE).zip(&images) {
+        for (block, image) in out.chunks_exact_mut(BLOCK_SIZE).zip(&images) {
             if let Some(image) = image {
                 block.copy_from_slice(image);
             }
         }
-        for ((block, reference), at) in buf.chunks_exact_mut(BLOCK_SIZE).zip(refs).zip(0..) {
+        for ((block, reference), at) in out.chunks_exact_mut(BLOCK_SIZE).zip(refs).zip(0..) {
             if decrypt_block(&reference.key, BlockKind::Data, block, &reference.tag).is_err() {
                 counters::BLOCKS_CORRUPT.increment();
                 return Err(BlockError::Corrupt { what: "data", addr: run.addr.plus(at) });
             }
         }
-        out.copy_from_slice(&buf);
         Ok(())
     }
 }

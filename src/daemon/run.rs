@@ -160,6 +160,7 @@ fn defect(what: &'static str) -> impl FnOnce(std::io::Error) -> Problem {
 fn harden() -> Vec<String> {
     std::panic::set_hook(Box::new(|info| log::error!("defect: {info}")));
     sys::process::private_umask();
+    sys::process::bound_allocator();
     let steps: [(&str, std::io::Result<()>); 4] = [
         ("memory of the daemon can be read by its user's debuggers", sys::process::not_dumpable()),
         ("a crash may leave a core with keys in it", sys::process::no_core()),

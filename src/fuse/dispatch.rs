@@ -59,6 +59,11 @@ impl Dispatch {
         }
     }
 
+    /// Names the mount in log lines.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) const fn disabled(&self) -> Disabled {
         self.disabled
     }

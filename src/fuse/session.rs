@@ -27,8 +27,9 @@ use crate::volume::Volume;
 
 /// Threads that take requests from the kernel.
 const THREADS: usize = 32;
-/// How far the kernel reads ahead, in KiB: as much as one request carries.
-const READ_AHEAD_KIB: u32 = 1024;
+/// How far the kernel reads ahead, in KiB: four requests, so that the device works on some while
+/// others are decrypted.
+const READ_AHEAD_KIB: u32 = 4096;
 /// Share of the kernel's limit on dirty pages that one mount may use, in percent.
 const DIRTY_SHARE_PERCENT: u32 = 20;
 /// Between two looks at a connection whose threads have not noticed its end.
@@ -122,8 +123,6 @@ impl Session {
         let barrier = barrier.unwrap_or_else(barrier_kind);
         let writeback = barrier == BarrierKind::Handle && !options.writes_through();
         let mounted = mount_fuse(point, &options.request(&source, process::euid()))?;
-        tune(&source, mounted.device);
-
         let invalidator = Arc::new(Invalidator::default());
         let dispatch = Arc::new(Dispatch::new(
             source,
@@ -144,6 +143,7 @@ impl Session {
                 return Err(SessionError::Handshake { path: point.path().to_owned(), source });
             }
         };
+        tune(dispatch.name(), mounted.device);
         invalidator.connect(connection.notifier());
         let session = Arc::new(Self {
             mount_point: point.path().to_owned(),
@@ -344,7 +344,8 @@ fn begin(dispatch: Arc<Dispatch>, fd: OwnedFd) -> io::Result<fuser::Session<Adap
 }
 
 /// Settings beside the protocol. Refused in most containers and to ordinary users; then the mount
-/// is slower, not wrong.
+/// is slower, not wrong. After the first exchange, which lowers the read-ahead to what it was when
+/// the kernel asked.
 fn tune(source: &str, device: DeviceNumber) {
     if let Err(error) = mount_table::set_read_ahead(device, READ_AHEAD_KIB) {
         log::debug!("{source}: read-ahead stays as it is: {error}");
