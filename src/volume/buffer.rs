@@ -11,10 +11,9 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use zeroize::Zeroizing;
-
 use crate::base::limits::EXTENT_BLOCKS_MAX;
 use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64, InodeNo};
+use crate::sys::aligned::AlignedBuf;
 use crate::sys::sync::{Mutex, MutexGuard, RwLock};
 use crate::volume::Volume;
 use crate::volume::backing::{Buffers, Edit, Reservation, Staged, Transact};
@@ -93,10 +92,13 @@ impl WriteBuffer {
         if state.pages.is_empty() {
             return 0;
         }
-        let mut gone = state.pages.split_off(&blocks.start);
-        let mut kept = gone.split_off(&blocks.end);
-        state.pages.append(&mut kept);
-        let bytes = gone.len() as u64 * BLOCK_SIZE_U64;
+        // One by one: the rest of the map is not touched, which may be far more.
+        let mut gone = 0;
+        while let Some((&block, _)) = state.pages.range(blocks.clone()).next() {
+            state.pages.remove(&block);
+            gone += 1;
+        }
+        let bytes = gone * BLOCK_SIZE_U64;
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         bytes
     }
@@ -149,9 +151,10 @@ impl Volume {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let mut plain = Zeroizing::new(Vec::with_capacity(count * BLOCK_SIZE));
-        for slot in targets.iter().flat_map(|t| &t.pages) {
-            plain.extend_from_slice(&slot.page.page.0[..]);
+        let mut plain = AlignedBuf::new(count * BLOCK_SIZE);
+        let slots = targets.iter().flat_map(|t| &t.pages);
+        for (block, slot) in plain.chunks_exact_mut(BLOCK_SIZE).zip(slots) {
+            block.copy_from_slice(&slot.page.page.0[..]);
         }
         let staged = self.backing.stage(&plain)?;
         match staged.iter().map(|s| s.blocks() as usize).sum::<usize>() == count {

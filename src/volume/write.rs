@@ -16,7 +16,7 @@ use crate::volume::inode::{Inode, Page};
 use crate::volume::items::{ExtentItem, InodeItem, REF_BYTES};
 
 /// Whole blocks in a write from which on they bypass the buffer.
-const STRAIGHT_BLOCKS: u64 = EXTENT_BLOCKS_MAX as u64;
+const STRAIGHT_BLOCKS: u64 = 16;
 
 /// Time now, as inodes keep it.
 pub(in crate::volume) fn now() -> FileTime {
