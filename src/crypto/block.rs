@@ -7,6 +7,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::crypto::xts::Xts;
+use crate::sys::secret_memory::erase;
 use crate::sys::{SecretBytes, random};
 
 /// The key of one version of one block: 32 random bytes, used once, kept only in its pointer.
@@ -118,16 +119,15 @@ fn expand(key: &BlockKey, kind: BlockKind) -> (Xts, BlockKey) {
     let mut hasher = blake3::Hasher::new_keyed(&key.0);
     hasher.update(kind.label());
     let mut reader = hasher.finalize_xof();
-    let (mut data, mut tweak, mut mac) = ([0; 32], [0; 32], BlockKey([0; 32]));
-    reader.fill(&mut data);
-    reader.fill(&mut tweak);
-    reader.fill(&mut mac.0);
+    // In one piece: each call would compute its block of output anew.
+    let mut keys = [[0; 32]; 3];
+    reader.fill(keys.as_flattened_mut());
     reader.zeroize();
     hasher.zeroize();
-    let xts = Xts::new(&data, &tweak);
-    data.zeroize();
-    tweak.zeroize();
-    (xts, mac)
+    let [data, tweak, mac] = &keys;
+    let expanded = (Xts::new(data, tweak), BlockKey(*mac));
+    erase(keys.as_flattened_mut());
+    expanded
 }
 
 fn tag_of(mac: &BlockKey, ciphertext: &[u8]) -> Tag {

@@ -1,5 +1,6 @@
 //! One operation on a head: gathered by the caller's closure, applied at once.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -48,7 +49,9 @@ impl DataRun {
 pub struct Txn<'a> {
     head: &'a Head,
     interval: &'a Interval,
-    base: Tree,
+    /// The tree that it looks at, from the first look on. Not before: a clone that is only kept
+    /// while its owner waits makes others copy the nodes that they edit.
+    base: OnceCell<Tree>,
     edits: BTreeMap<Key, Option<Vec<u8>>>,
     claims: Vec<DataRun>,
     kills: Vec<Kill>,
@@ -56,7 +59,7 @@ pub struct Txn<'a> {
 
 impl<'a> Txn<'a> {
     pub(super) fn new(head: &'a Head, interval: &'a Interval) -> Self {
-        let base = head.state.read().tree.clone();
+        let base = OnceCell::new();
         Self { head, interval, base, edits: BTreeMap::new(), claims: Vec::new(), kills: Vec::new() }
     }
 
@@ -69,7 +72,11 @@ impl<'a> Txn<'a> {
     /// Looks at the tree as it stands now. To be called first, once the caller holds the locks of
     /// what it is about to change: the transaction began before it waited for them.
     pub fn refresh(&mut self) {
-        self.base = self.head.state.read().tree.clone();
+        self.base = OnceCell::new();
+    }
+
+    fn base(&self) -> &Tree {
+        self.base.get_or_init(|| self.head.state.read().tree.clone())
     }
 
     /// The item of that key, this operation's own edits included.
@@ -79,7 +86,7 @@ impl<'a> Txn<'a> {
     pub fn get(&self, key: Key) -> Result<Option<Vec<u8>>, PoolError> {
         match self.edits.get(&key) {
             Some(value) => Ok(value.clone()),
-            None => Ok(self.base.get(&self.head.core.nodes, key)?),
+            None => Ok(self.base().get(&self.head.core.nodes, key)?),
         }
     }
 
@@ -99,7 +106,7 @@ impl<'a> Txn<'a> {
         }
         let mut own = self.edits.range(from..=to).peekable();
         let mut stopped = false;
-        self.base.range(&self.head.core.nodes, from, to, &mut |key, value| {
+        self.base().range(&self.head.core.nodes, from, to, &mut |key, value| {
             while let Some((k, v)) = own.next_if(|(k, _)| **k < key) {
                 if v.as_ref().is_some_and(|v| f(*k, v).is_break()) {
                     stopped = true;
@@ -134,7 +141,7 @@ impl<'a> Txn<'a> {
         let own = self.edits.range(floor..=key).rev().find_map(|(k, v)| Some((*k, v.clone()?)));
         let mut at = key;
         let base = loop {
-            match self.base.last_before(&self.head.core.nodes, at)? {
+            match self.base().last_before(&self.head.core.nodes, at)? {
                 Some((k, v)) if k >= floor => {
                     if !self.edits.contains_key(&k) {
                         break Some((k, v));
@@ -180,7 +187,7 @@ impl<'a> Txn<'a> {
         }
         let core = &self.head.core;
         for key in self.edits.keys() {
-            self.base.touch(&core.nodes, *key)?;
+            self.base().touch(&core.nodes, *key)?;
         }
         let mut group = Group {
             number: 0,
@@ -199,7 +206,7 @@ impl<'a> Txn<'a> {
         edits.iter().for_each(|edit| encode_edit(&mut writer, edit));
         group.edits = writer.into_bytes();
         // The snapshot must not keep the tree's nodes shared while they are edited.
-        self.base = Tree::empty();
+        drop(self.base.take());
         let _on_panic = FailOnPanic(core);
         let mut state = self.head.state.write();
         let done = edits
