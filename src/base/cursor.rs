@@ -1,5 +1,7 @@
 //! Total readers and writers over bytes: little-endian, never a panic, never past the end.
 
+use zeroize::Zeroizing;
+
 use crate::base::units::{BlockAddr, Generation, SegmentId};
 
 /// Bytes that do not hold what was expected.
@@ -149,10 +151,32 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Fewest bytes that a buffer begins with.
+const ROOM_MIN: usize = 128;
+
 /// Appends values to a growing buffer, as [`Reader`] reads them.
-#[derive(Clone, Debug, Default)]
+///
+/// What is written may be keys. So nothing of it is left behind in memory that is given back: not
+/// where the buffer grows, and not where it is dropped. What is taken out by
+/// [`Writer::into_secret`] is wiped by its owner's drop, what is taken out by
+/// [`Writer::into_bytes`] is not.
+#[derive(Default)]
 pub struct Writer {
     out: Vec<u8>,
+}
+
+/// Overwrites with zeros, in a way that no optimizer drops.
+fn wipe(bytes: &mut [u8]) {
+    bytes.fill(0);
+    // The compiler must believe that somebody reads the zeros.
+    std::hint::black_box(bytes.as_mut_ptr());
+    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        wipe(&mut self.out);
+    }
 }
 
 impl Writer {
@@ -161,16 +185,34 @@ impl Writer {
     pub const fn new() -> Self {
         Self { out: Vec::new() }
     }
-    /// An empty buffer with room for `bytes`: it does not move, so leaves no copy behind, until
-    /// more are written.
+    /// An empty buffer with room for `bytes`: it does not move until more are written.
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Self {
         Self { out: Vec::with_capacity(bytes) }
     }
-    /// What was written.
+    /// What was written, where it holds no key.
     #[must_use]
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.out
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.out)
+    }
+    /// What was written, erased when dropped.
+    #[must_use]
+    pub fn into_secret(mut self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(std::mem::take(&mut self.out))
+    }
+    /// Room for `more` bytes behind those that are there. The old place of a buffer that moves is
+    /// returned, wiped.
+    fn make_room(&mut self, more: usize) -> Option<Vec<u8>> {
+        let wanted = self.out.len().saturating_add(more);
+        if wanted <= self.out.capacity() {
+            return None;
+        }
+        let room = wanted.max(self.out.capacity().saturating_mul(2)).max(ROOM_MIN);
+        let mut grown = Vec::with_capacity(room);
+        grown.extend_from_slice(&self.out);
+        let mut old = std::mem::replace(&mut self.out, grown);
+        wipe(&mut old);
+        Some(old)
     }
     /// Bytes written so far.
     #[must_use]
@@ -184,6 +226,7 @@ impl Writer {
     }
     /// Bytes as they are.
     pub fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        drop(self.make_room(bytes.len()));
         self.out.extend_from_slice(bytes);
         self
     }
@@ -223,6 +266,7 @@ impl Writer {
     /// Zeros up to a length of `len` bytes.
     pub fn pad_to(&mut self, len: usize) -> &mut Self {
         if self.out.len() < len {
+            drop(self.make_room(len - self.out.len()));
             self.out.resize(len, 0);
         }
         self
@@ -247,6 +291,17 @@ mod tests {
         r.extensions(|_, _| Ok(false)).unwrap();
         r.finish().unwrap();
         assert_eq!(r.u8(), Err(DecodeError::Short));
+    }
+
+    #[test]
+    fn a_buffer_that_moves_leaves_zeros_behind() {
+        let mut w = Writer::with_capacity(4);
+        w.bytes(b"keys");
+        let old = w.make_room(1).unwrap();
+        assert_eq!(old, [0; 4], "the place that is given back holds no key");
+        assert!(w.make_room(1).is_none(), "it moves seldom");
+        w.pad_to(600);
+        assert_eq!((w.len(), &w.into_secret()[..5]), (600, &b"keys\0"[..]));
     }
 
     #[test]

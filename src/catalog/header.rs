@@ -58,7 +58,7 @@ impl Header {
         w.u64(self.root_generation.0).u64(self.referenced_blocks);
         w.sized(self.sealed_root.as_deref().unwrap_or_default());
         self.keys.encode(&mut w);
-        out.sized(&w.into_bytes());
+        out.sized(&w.into_secret());
     }
 
     fn decode(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -84,7 +84,7 @@ impl Header {
         let bytes = |header: &Self| {
             let mut w = Writer::new();
             header.encode(&mut w);
-            zeroize::Zeroizing::new(w.into_bytes())
+            w.into_secret()
         };
         *bytes(self) == *bytes(other)
     }
@@ -191,7 +191,7 @@ fn put_staged(w: &mut Writer, staged: Option<&Header>) {
     if let Some(header) = staged {
         let mut body = Writer::new();
         header.encode(&mut body);
-        w.extension(EXT_STAGED, &body.into_bytes());
+        w.extension(EXT_STAGED, &body.into_secret());
     }
 }
 

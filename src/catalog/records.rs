@@ -107,7 +107,7 @@ pub(in crate::catalog) fn put(
     let count = chunks.len().max(1);
     let mut first = Writer::new();
     first.u32(len).bytes(record.chunks(CHUNK_BYTES).next().unwrap_or_default());
-    storage.put(key, &Zeroizing::new(first.into_bytes()))?;
+    storage.put(key, &first.into_secret())?;
     for (n, chunk) in chunks.enumerate().skip(1) {
         storage.put(chunk_key(key, n), chunk)?;
     }

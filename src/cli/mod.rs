@@ -41,6 +41,10 @@ use crate::sys;
 /// Runs the command that `arguments` say, the program's own name first; its exit status.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    // Before anything is read: any command may come to hold a passphrase, and some hold keys.
+    for (what, error) in sys::process::keep_memory_private() {
+        Output::bare(false).warn(&format!("{what}: {error}"));
+    }
     if mount_helper::is_asked_for(&arguments) {
         return mount_helper::run(&arguments);
     }

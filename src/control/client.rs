@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use crate::base::{ProblemCode, limits};
 use crate::control::api::Reply;
@@ -113,9 +114,10 @@ impl Client {
         body: &B,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Reply<T> {
-        let body = serde_json::to_vec(body).map_err(|e| {
+        // It may hold a passphrase.
+        let body = Zeroizing::new(serde_json::to_vec(body).map_err(|e| {
             Problem::new(ProblemCode::Internal, format!("a request cannot be written: {e}"))
-        })?;
+        })?);
         let answer = self.exchange(method, path, Some(&body))?;
         if answer.status != 202 {
             return typed(&answer.body);

@@ -12,7 +12,9 @@ use hyper::header::{
 use hyper::{Request, Response, StatusCode};
 use tokio::sync::Notify;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
+use crate::base::cursor::Writer;
 use crate::base::{ProblemCode, limits};
 use crate::control::api::{Api, Call, Progress, Reply};
 use crate::control::jobs::Jobs;
@@ -104,7 +106,12 @@ pub(in crate::control) async fn answer(
     answered.into_response()
 }
 
-async fn read_body(headers: &HeaderMap, mut body: Incoming, patience: Patience) -> Reply<Vec<u8>> {
+/// The body. It may hold a passphrase: no copy of it is left behind.
+async fn read_body(
+    headers: &HeaderMap,
+    mut body: Incoming,
+    patience: Patience,
+) -> Reply<Zeroizing<Vec<u8>>> {
     let max = limits::REQUEST_BODY_BYTES_MAX;
     let too_large = || {
         let detail = format!("the body is larger than {max} bytes");
@@ -119,7 +126,7 @@ async fn read_body(headers: &HeaderMap, mut body: Incoming, patience: Patience) 
         return too_large();
     }
     let end = sys::clock::monotonic() + patience.body;
-    let mut out = Vec::new();
+    let mut out = Writer::new();
     while !body.is_end_stream() {
         let wait = patience.stall.min(end.saturating_sub(sys::clock::monotonic()));
         let frame = match timeout(wait, body.frame()).await {
@@ -139,10 +146,10 @@ async fn read_body(headers: &HeaderMap, mut body: Incoming, patience: Patience) 
                 drain(body).await;
                 return too_large();
             }
-            out.extend_from_slice(&data);
+            out.bytes(&data);
         }
     }
-    Ok(out)
+    Ok(out.into_secret())
 }
 
 /// Reads a body away, within bounds.
@@ -165,7 +172,7 @@ async fn route(
     method: &str,
     path: &str,
     query: Option<&str>,
-    body: Vec<u8>,
+    body: Zeroizing<Vec<u8>>,
 ) -> Answer {
     if let Some(answer) = job_route(shared, method, path) {
         return answer;

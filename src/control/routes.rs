@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zeroize::Zeroizing;
 
 use crate::base::{EncryptionKeyId, ProblemCode};
 use crate::control::api::{Api, Call, Reply};
@@ -18,7 +19,7 @@ pub(in crate::control) struct Input {
     /// The query, decoded; only names that the route knows.
     pub query: Vec<(String, String)>,
     /// The body.
-    pub body: Vec<u8>,
+    pub body: Zeroizing<Vec<u8>>,
 }
 
 /// What a request gets.

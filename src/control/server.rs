@@ -170,12 +170,15 @@ impl Server {
     /// # Errors
     /// Where no runtime can be had.
     pub fn serve(self, api: Arc<dyn Api>) -> Result<(), ServerError> {
+        sys::heap::erase_what_this_thread_frees();
         let failed = |source| ServerError::Io { path: self.path.clone(), source };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
             .max_blocking_threads(limits::CONNECTIONS_MAX)
             .thread_name("control-work")
+            // Requests bring passphrases, and the libraries that read them know nothing of that.
+            .on_thread_start(sys::heap::erase_what_this_thread_frees)
             .build()
             .map_err(failed)?;
         let shared = Arc::new(Shared {

@@ -161,20 +161,15 @@ fn harden() -> Vec<String> {
     std::panic::set_hook(Box::new(|info| log::error!("defect: {info}")));
     sys::process::private_umask();
     sys::process::bound_allocator();
-    let steps: [(&str, std::io::Result<()>); 4] = [
-        ("memory of the daemon can be read by its user's debuggers", sys::process::not_dumpable()),
-        ("a crash may leave a core with keys in it", sys::process::no_core()),
-        ("few files can be open at once", sys::process::raise_nofile().map(|_| ())),
-        ("little memory can be locked", sys::process::raise_memlock().map(|_| ())),
-    ];
-    let mut warnings = Vec::new();
-    for (what, result) in steps {
-        if let Err(error) = result {
-            log::warn!("{what}: {error}");
-            warnings.push(format!("{what}: {error}"));
-        }
+    let mut refused = sys::process::keep_memory_private();
+    if let Err(error) = sys::process::raise_nofile() {
+        refused.push(("few files can be open at once", error));
     }
-    warnings
+    let warning = |(what, error): (&str, std::io::Error)| {
+        log::warn!("{what}: {error}");
+        format!("{what}: {error}")
+    };
+    refused.into_iter().map(warning).collect()
 }
 
 /// Where nothing may be mounted: in the pool, and in what opens it.

@@ -79,7 +79,7 @@ pub fn backup(
     for (name, bytes) in &files {
         body.sized(name.as_bytes()).sized(bytes);
     }
-    let body = Zeroizing::new(body.into_bytes());
+    let body = body.into_secret();
     let key = root_secret::secret_of_passphrase(passphrase, kdf)?;
     let mut out = Writer::new();
     out.bytes(MAGIC).u32(FORMAT).u32(0).bytes(pool.as_bytes());

@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use zeroize::Zeroizing;
+
 use crate::base::ClusterId;
 use crate::base::cursor::{DecodeError, Reader, Writer};
 use crate::block::geometry::{Geometry, SLOT_BLOCKS};
@@ -38,7 +40,7 @@ pub fn log_key(cluster: ClusterId) -> Key {
 
 /// A region's item.
 #[must_use]
-pub fn encode_region(item: &RegionItem) -> Vec<u8> {
+pub fn encode_region(item: &RegionItem) -> Zeroizing<Vec<u8>> {
     let mut w = Writer::new();
     let class = match item.class {
         None => 0,
@@ -52,7 +54,7 @@ pub fn encode_region(item: &RegionItem) -> Vec<u8> {
         Some(slot) => w.bytes(&slot.key.0).bytes(&slot.tag.0),
         None => w.bytes(&[0; 48]),
     };
-    w.into_bytes()
+    w.into_secret()
 }
 
 /// The item of a region.
@@ -88,10 +90,10 @@ pub fn decode_region(bytes: &[u8]) -> Result<RegionItem, DecodeError> {
 
 /// A cluster's log item.
 #[must_use]
-pub fn encode_log(cluster: ClusterId, item: &LogItem) -> Vec<u8> {
+pub fn encode_log(cluster: ClusterId, item: &LogItem) -> Zeroizing<Vec<u8>> {
     let mut w = Writer::new();
     w.bytes(cluster.as_bytes()).bytes(&item.encode());
-    w.into_bytes()
+    w.into_secret()
 }
 
 /// The log item that `bytes` hold, and whose it is.

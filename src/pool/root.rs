@@ -3,6 +3,8 @@
 //! `root = seal(CK, "root", AD = pool id | cluster id | ck id u32 | root generation u64,
 //! { present u32, root pointer 80 bytes (zeros: an empty tree), name-hash key 32 bytes })`
 
+use zeroize::Zeroizing;
+
 use crate::base::cursor::{Reader, Writer};
 use crate::base::ids::{ClusterId, PoolId};
 use crate::base::units::Generation;
@@ -52,7 +54,7 @@ pub fn seal_root(key: &ClusterKey, context: &RootContext, root: &Root) -> Vec<u8
         }
     }
     w.bytes(root.name_key.bytes());
-    let plain = zeroize::Zeroizing::new(w.into_bytes());
+    let plain = w.into_secret();
     crypto::seal(key.bytes(), "root", &context.ad(), &plain)
 }
 
@@ -74,7 +76,7 @@ pub fn open_root(
     let mut r = Reader::new(&plain);
     let present = r.u32().map_err(bad)?;
     let pointer_bytes = r.bytes(Pointer::BYTES).map_err(bad)?;
-    let name_key = NameHashKey::from_bytes(&r.array().map_err(bad)?);
+    let name_key = NameHashKey::from_bytes(&Zeroizing::new(r.array().map_err(bad)?));
     r.finish().map_err(bad)?;
     let pointer = match present {
         0 => None,

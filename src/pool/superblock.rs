@@ -201,7 +201,7 @@ impl Payload {
         w.bytes(&self.ring.before_tail).bytes(self.ring.key.bytes());
         w.bytes(self.lo.bytes()).u64(self.shred_pending.get()).u64(self.catalog_blocks);
         w.i64(self.created_at.ns);
-        Zeroizing::new(w.into_bytes())
+        w.into_secret()
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {

@@ -15,7 +15,10 @@ pub mod clock;
 pub mod file_handle;
 pub mod file_io;
 pub mod fuse_mount;
+pub mod heap;
 pub mod helper_process;
+#[cfg(test)]
+pub mod memory_scan;
 pub mod mount_point;
 pub mod mount_table;
 pub mod peer;

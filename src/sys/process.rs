@@ -50,6 +50,19 @@ pub fn bound_allocator() {
     }
 }
 
+/// Keeps the memory of a process that may hold keys or passphrases to itself: nobody of the same
+/// user reads it, no core is made of it, and what its first thread gives back is erased. What is
+/// refused is said, with the kernel's reason.
+pub fn keep_memory_private() -> Vec<(&'static str, io::Error)> {
+    crate::sys::heap::erase_what_this_thread_frees();
+    let steps = [
+        ("memory of this process can be read by its user's debuggers", not_dumpable()),
+        ("a crash may leave a core with keys in it", no_core()),
+        ("little memory can be locked", raise_memlock().map(|_| ())),
+    ];
+    steps.into_iter().filter_map(|(what, done)| Some((what, done.err()?))).collect()
+}
+
 /// Raises the limit on open descriptors to the hard limit; returns it.
 ///
 /// # Errors

@@ -3,5 +3,6 @@
 mod bad_input;
 mod help;
 mod no_daemon;
+mod secrets;
 mod support;
 mod unit_file;

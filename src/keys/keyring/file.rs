@@ -76,7 +76,7 @@ fn encode_body(body: &Body) -> Zeroizing<Vec<u8>> {
         }
     }
     debug_assert!(out.len() <= room);
-    Zeroizing::new(out.into_bytes())
+    out.into_secret()
 }
 
 fn decode_body(bytes: &[u8]) -> Result<Body, DecodeError> {

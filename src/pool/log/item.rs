@@ -44,7 +44,7 @@ pub struct LogItem {
 impl LogItem {
     /// The item's bytes.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut w = Writer::new();
         w.u64(self.area.addr.get()).u32(self.area.blocks).u8(self.half);
         w.u8(u8::from(self.outstanding.is_some())).u16(0);
@@ -54,7 +54,7 @@ impl LogItem {
             w.bytes(&o.lo[..]).u64(o.incarnation).u64(o.generation.get()).u8(o.half);
             w.u64(o.records).u64(o.need_blocks);
         }
-        w.into_bytes()
+        w.into_secret()
     }
 
     /// The item that `bytes` hold.

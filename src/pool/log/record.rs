@@ -12,6 +12,8 @@
 //! ```
 //! `C` is the commitment that a seal carries behind its salt (crypto.md): bytes 32..64 of it.
 
+use zeroize::Zeroizing;
+
 use crate::base::cursor::{DecodeError, Reader, Writer};
 use crate::base::ids::{ClusterId, PoolId};
 use crate::base::limits;
@@ -141,7 +143,7 @@ pub struct Switch {
     /// The half in which its log begins.
     pub half: u8,
     /// Its outer key.
-    pub lo: zeroize::Zeroizing<[u8; 32]>,
+    pub lo: Zeroizing<[u8; 32]>,
 }
 
 /// The outer part: readable with the engine's log key alone.
@@ -182,7 +184,7 @@ fn count(items: usize) -> u32 {
 impl Outer {
     /// The part's bytes, before sealing.
     #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut w = Writer::new();
         w.u64(self.flushed_mark).u64(self.durable.get()).u64(self.need_blocks);
         w.bytes(&self.inner_hash);
@@ -207,7 +209,7 @@ impl Outer {
             None => w.u8(0),
             Some(s) => w.u8(1).u64(s.generation.get()).u8(s.half).bytes(&s.lo[..]),
         };
-        w.into_bytes()
+        w.into_secret()
     }
 
     /// The part that `bytes` hold.

@@ -419,7 +419,7 @@ impl LogWriter {
             crypto::seal(li.bytes(), "log-inner", &place.inner_ad(&commitment), edits)
         };
         outer.inner_hash = Sha256::digest(&inner).into();
-        let sealed = outer_seal.finish(&zeroize::Zeroizing::new(outer.encode()));
+        let sealed = outer_seal.finish(&outer.encode());
         let frame = Frame {
             outer_len: u32::try_from(sealed.len()).expect("a record is bounded"),
             inner_len: u32::try_from(inner.len()).expect("a record is bounded"),

@@ -5,5 +5,6 @@ mod data;
 mod keys;
 mod mounts;
 mod restore;
+mod secrets;
 mod snapshots;
 mod world;
