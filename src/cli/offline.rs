@@ -12,6 +12,7 @@ use crate::cli::output::facts;
 use crate::cli::passphrase;
 use crate::cli::words::{RecoveryTarget, SecretSpec};
 use crate::control::Problem;
+use crate::control::types::Status;
 use crate::keys::ConfigDir;
 use crate::service::ServiceError;
 use crate::service::offline::{self, NewPool, NewRecovery, NewSecret};
@@ -120,6 +121,8 @@ pub(in crate::cli) fn config(context: &Context, command: ConfigCommand) -> Outco
             (done.map_err(problem)?, file, "backed up to")
         }
         ConfigCommand::Restore { file, backup_passphrase_file } => {
+            // Nobody types a passphrase for nothing here, either.
+            refuse_while_served(context, &file)?;
             let typed = passphrase::of_backup(backup_passphrase_file.as_deref())?;
             let done = offline::bring_back(&config, &typed, &file);
             (done.map_err(problem)?, file, "restored from")
@@ -131,6 +134,18 @@ pub(in crate::cli) fn config(context: &Context, command: ConfigCommand) -> Outco
         format!("configuration of pool {} {verb} {}: {}", k.pool_id, k.file, k.contents.join(", "))
     });
     Ok(())
+}
+
+/// A daemon has keys in memory and would put them over what is brought back. The claim on the
+/// folder finds it out too, unless the folder itself was lost while the daemon ran.
+fn refuse_while_served(context: &Context, backup: &Path) -> Outcome {
+    let id = offline::backed_up_pool(backup).map_err(problem)?;
+    let Ok(status) = context.client().get::<Status>("/v1/status") else { return Ok(()) };
+    if status.pool.id != id {
+        return Ok(());
+    }
+    let detail = format!("a daemon (process {}) serves the pool {id}", status.pid);
+    Err(Problem::new(ProblemCode::PoolBusy, detail).with_hint("end it first: strongroom shutdown"))
 }
 
 /// What `pool upgrade --json` prints.

@@ -11,9 +11,10 @@ use std::process::ExitCode;
 
 use crate::daemon::helper_wire::{HELPER_ARGUMENT, HelperAnswer, HelperRequest, MountFiles, Stage};
 use crate::sys::file_handle::{open_by_handle, open_mount, start_writeback, wait_for_writeback};
-use crate::sys::fuse_mount::{FuseMountError, Unmount, unmount};
+use crate::sys::fuse_mount::{FuseMountError, Unmount};
 use crate::sys::helper_process::{ParentWatch, close_inherited};
 use crate::sys::mount_table::{ConnectionAbort, DeviceNumber, mounts};
+use crate::sys::mounted_place::{NotUnmounted, unmount};
 use crate::sys::process;
 
 /// Descriptors that are not for files: the three streams, the mounts, and some to spare.
@@ -138,10 +139,12 @@ fn unmount_all(device: DeviceNumber, how: Unmount) -> HelperAnswer {
             let (what, at) = (&above.fs_type, entry.mount_point.display());
             return HelperAnswer::Refused(format!("a mount of type {what} lies over it at {at}"));
         }
-        match unmount(&entry.mount_point, how) {
+        match unmount(entry, how) {
             Ok(()) => {}
-            Err(FuseMountError::Busy(path)) => return HelperAnswer::Busy(path),
-            Err(FuseMountError::Unmount { source, .. }) => {
+            Err(NotUnmounted::Refused(FuseMountError::Busy(path))) => {
+                return HelperAnswer::Busy(path);
+            }
+            Err(NotUnmounted::Refused(FuseMountError::Unmount { source, .. })) => {
                 return failed(Stage::Unmount, 0, 0)(source);
             }
             Err(other) => return HelperAnswer::Refused(other.to_string()),

@@ -18,9 +18,10 @@ use crate::fuse::dispatch::Dispatch;
 use crate::fuse::invalidate::Invalidator;
 use crate::fuse::options::MountOptions;
 use crate::sys::file_handle::may_open_by_handle;
-use crate::sys::fuse_mount::{self, FuseMountError, Unmount, connection_ended, mount_fuse};
+use crate::sys::fuse_mount::{FuseMountError, Unmount, connection_ended, mount_fuse};
 use crate::sys::mount_point::MountPoint;
 use crate::sys::mount_table::{self, DeviceNumber};
+use crate::sys::mounted_place;
 use crate::sys::sync::{Condvar, Mutex};
 use crate::sys::{clock, process, threads};
 use crate::volume::Volume;
@@ -131,6 +132,7 @@ impl Session {
             writeback,
             Arc::clone(&invalidator),
         ));
+        let device = mounted.device;
         let begun = mounted
             .fd
             .try_clone()
@@ -139,7 +141,10 @@ impl Session {
             Ok(begun) => begun,
             Err(source) => {
                 // Every descriptor of the connection is closed: unmounting waits for nobody.
-                let _ = fuse_mount::unmount(point.path(), Unmount::Lazy);
+                let entry = mount_table::mount_at(point.path()).ok().flatten();
+                if let Some(entry) = entry.filter(|entry| entry.device == device) {
+                    let _ = mounted_place::unmount(&entry, Unmount::Lazy);
+                }
                 return Err(SessionError::Handshake { path: point.path().to_owned(), source });
             }
         };
@@ -147,7 +152,7 @@ impl Session {
         invalidator.connect(connection.notifier());
         let session = Arc::new(Self {
             mount_point: point.path().to_owned(),
-            device: mounted.device,
+            device,
             options,
             barrier,
             dispatch,

@@ -107,7 +107,8 @@ pub fn backed_up_pool(from: &Path) -> Result<PoolId, KeysError> {
 ///
 /// # Errors
 /// [`KeysError::Backup`], [`KeysError::BackupPassphrase`],
-/// [`KeysError::FileExists`], [`KeysError::File`]
+/// [`KeysError::FileExists`], [`KeysError::File`]; [`KeysError::ConfigBusy`] while a daemon serves
+/// the pool.
 pub fn restore(
     config: &ConfigDir,
     from: &Path,
@@ -120,6 +121,8 @@ pub fn restore(
     let mut files = decode_files(&body).map_err(|_| not_a_backup(from, "it is damaged"))?;
     let pool = config.pool(&parts.pool);
     pool.ensure()?;
+    // A daemon has the keyring in memory, and would put it over what is brought back.
+    let _claim = pool.claim()?;
     // A keyring that never held a key has nothing to lose.
     let empty = Keyring::open(&pool).is_ok_and(|keyring| keyring.list().is_empty());
     let mounts = pool.mounts();

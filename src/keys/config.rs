@@ -5,9 +5,10 @@
 //! `pools/POOL_ID`. Folders are 0700, files 0600; a file is replaced by a temporary one that is
 //! flushed, renamed, and whose folder is flushed.
 
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::base::PoolId;
@@ -62,6 +63,15 @@ impl ConfigDir {
     }
 }
 
+/// Bytes of a process number in a lock file.
+const PID_BYTES_MAX: u64 = 20;
+
+/// This process's claim on a pool's folder; see [`PoolConfig::claim`].
+#[derive(Debug)]
+pub struct ConfigClaim {
+    _locked: OwnedFd,
+}
+
 /// A pool's folder in the configuration directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolConfig {
@@ -108,6 +118,37 @@ impl PoolConfig {
     #[must_use]
     pub fn audit_log(&self) -> PathBuf {
         self.dir.join("audit.log")
+    }
+
+    /// Claims the folder for this process, for as long as the result lives: keys are made, changed
+    /// and brought back by one process at a time. The kernel lets go of it however a process ends.
+    ///
+    /// # Errors
+    /// [`KeysError::ConfigBusy`] while another process has it; [`KeysError::File`]
+    pub fn claim(&self) -> Result<ConfigClaim, KeysError> {
+        let path = self.dir.join("lock");
+        let fail = |e| KeysError::file("lock", &path, e);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(&path)
+            .map_err(fail)?;
+        let file = OwnedFd::from(file);
+        if !file_io::lock_exclusive(&file).map_err(fail)? {
+            let mut text = String::new();
+            let read = File::from(file).take(PID_BYTES_MAX).read_to_string(&mut text);
+            let holder = read.ok().and_then(|_| text.trim().parse().ok());
+            return Err(KeysError::ConfigBusy { path: self.dir.clone(), holder });
+        }
+        // Who has it, for whoever is refused; the lock alone counts.
+        let named = File::from(file);
+        let pid = format!("{}\n", process::pid());
+        named.set_len(0).and_then(|()| named.write_all_at(pid.as_bytes(), 0)).map_err(fail)?;
+        Ok(ConfigClaim { _locked: named.into() })
     }
 
     /// Makes the folder and those above it, 0700, where they are missing.
@@ -169,5 +210,21 @@ mod tests {
         assert_eq!(mode(&pool.anchor()), 0o600);
         assert_eq!(read_private(&pool.anchor(), 10).unwrap().unwrap(), b"9876543210");
         assert!(read_private(&pool.anchor(), 9).is_err());
+    }
+
+    #[test]
+    fn one_process_at_a_time_has_a_pools_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = ConfigDir::new(dir.path()).pool(&PoolId([1; 16]));
+        pool.ensure().unwrap();
+        let claim = pool.claim().unwrap();
+        let refused = pool.claim().unwrap_err();
+        assert!(
+            matches!(&refused, KeysError::ConfigBusy { holder, .. } if *holder == Some(process::pid())),
+            "{refused}"
+        );
+        assert!(ConfigDir::new(dir.path()).pool(&PoolId([2; 16])).ensure().is_ok());
+        drop(claim);
+        pool.claim().unwrap();
     }
 }

@@ -265,6 +265,18 @@ pub enum KeysError {
         /// The file.
         path: PathBuf,
     },
+    /// Another process works with the pool's folder of the configuration directory.
+    #[error(
+        "{} is in use by {}: a daemon serves that pool, or a copy of it",
+        path.display(),
+        process_text(*holder)
+    )]
+    ConfigBusy {
+        /// The folder.
+        path: PathBuf,
+        /// The process, where it said who it is.
+        holder: Option<u32>,
+    },
     /// A file of the configuration directory failed.
     #[error("cannot {op} {}: {source}", path.display())]
     File {
@@ -283,6 +295,10 @@ pub enum KeysError {
     /// Bytes that are not what was expected.
     #[error("stored bytes cannot be read: {0}")]
     Decode(#[from] DecodeError),
+}
+
+fn process_text(holder: Option<u32>) -> String {
+    holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -354,6 +370,7 @@ impl KeysError {
             | Self::Backup { .. }
             | Self::FileExists { .. }
             | Self::NoConfigDirectory => ProblemCode::Config,
+            Self::ConfigBusy { .. } => ProblemCode::PoolBusy,
             Self::File { .. } => ProblemCode::Io,
         }
     }
@@ -412,6 +429,11 @@ impl KeysError {
             }
             Self::SecretMode { path, .. } => format!("chmod 600 {}", path.display()),
             Self::RecoveryTypo { .. } => "compare that group with the printed key".to_owned(),
+            Self::ConfigBusy { .. } => {
+                "end it first: strongroom shutdown; a copy of a pool that shall be served beside \
+                 it needs a STRONGROOM_CONFIG of its own"
+                    .to_owned()
+            }
             Self::FileExists { .. } => "name another file, or move that one away".to_owned(),
             _ => return None,
         })

@@ -25,7 +25,7 @@ mod registry;
 pub mod root_secret;
 
 pub use anchor::{Anchor, AnchorKey};
-pub use config::{ConfigDir, PoolConfig, read_private, write_private};
+pub use config::{ConfigClaim, ConfigDir, PoolConfig, read_private, write_private};
 pub use deadline::Deadline;
 pub use engine_key::{AtHand, label, open_engine_key, unwrap_engine_key, wrap_engine_key};
 pub use error::KeysError;

@@ -43,7 +43,7 @@ use std::sync::Arc;
 use crate::base::{PoolId, Timestamp};
 use crate::catalog::Catalog;
 use crate::crypto::EngineKey;
-use crate::keys::{AnchorKey, Keyring, PoolConfig, Registry};
+use crate::keys::{AnchorKey, ConfigClaim, Keyring, PoolConfig, Registry};
 use crate::service::answers::Answers;
 use crate::service::mounts::Table;
 use crate::sys::sync::{Condvar, Mutex, RwLock};
@@ -66,6 +66,8 @@ pub struct Service {
     /// The keyring's version as the anchor had it at the start; 0: none was seen.
     keyring_seen: u64,
     config: PoolConfig,
+    /// No other process changes what stands in `config`.
+    _claim: ConfigClaim,
     pool_path: PathBuf,
     engine_key: EngineKey,
     anchor_key: AnchorKey,

@@ -367,10 +367,19 @@ pub fn back_up(
     Ok(report)
 }
 
+/// The pool that a backup is of; needs no passphrase.
+///
+/// # Errors
+/// A file that is no backup.
+pub fn backed_up_pool(from: &Path) -> Result<PoolId, ServiceError> {
+    Ok(backup::backed_up_pool(from)?)
+}
+
 /// Brings a backed-up configuration back.
 ///
 /// # Errors
-/// A wrong passphrase, a damaged file; nothing was overwritten.
+/// A wrong passphrase, a damaged file, [`ProblemCode::PoolBusy`] while a daemon serves the pool;
+/// nothing was overwritten.
 pub fn bring_back(
     config: &ConfigDir,
     passphrase: &[u8],

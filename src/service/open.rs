@@ -124,7 +124,7 @@ impl Service {
     ///
     /// # Errors
     /// [`ProblemCode::NotAPool`], [`ProblemCode::RootSecretMissing`], [`ProblemCode::RootSecret`],
-    /// [`ProblemCode::PoolRolledBack`] and what else the pool says. A keyring that cannot be opened
+    /// [`ProblemCode::PoolRolledBack`], [`ProblemCode::PoolBusy`] and what else the pool says. A keyring that cannot be opened
     /// is none: the pool opens, keys of the keyring are unreachable, and `status` says why.
     pub fn open(options: OpenService, ask: AskPassphrase<'_>) -> Result<Arc<Self>, ServiceError> {
         let now = (options.clock)();
@@ -132,6 +132,7 @@ impl Service {
         let id = sealed.pool_id();
         let config = options.config.pool(&id);
         config.ensure()?;
+        let claim = config.claim()?;
         let engine_key = engine_key(&sealed, &config, options.at_hand, ask)?;
         let anchor_key = AnchorKey::of(&engine_key);
         let loaded = Anchor::load(&config.anchor(), &id, &anchor_key);
@@ -177,6 +178,7 @@ impl Service {
             keyring_problem: RwLock::new(keyring_problem),
             keyring_seen,
             config,
+            _claim: claim,
             pool_path: options.pool_path,
             engine_key,
             anchor_key,

@@ -6,10 +6,9 @@
 //! ever in state D: so [`unmount`] is called by a process of its own, without a copy of the
 //! `/dev/fuse` descriptor, never by the daemon.
 
-use std::ffi::CString;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -107,14 +106,21 @@ pub struct Mounted {
 /// # Errors
 /// [`FuseMountError`]
 pub fn mount_fuse(point: &MountPoint, request: &MountRequest) -> Result<Mounted, FuseMountError> {
+    let not_visible = || FuseMountError::NotVisible(point.path().to_owned());
+    let before: Vec<u64> =
+        mount_table::mounts().map_err(|_| not_visible())?.iter().map(|m| m.id).collect();
     let fd = if nix::unistd::geteuid().is_root() {
         mount_as_root(point, request)?
     } else {
         mount_by_fusermount(point.path(), request)?
     };
-    match mount_table::mount_at(point.path()) {
-        Ok(Some(entry)) if entry.fs_type == FS_TYPE => Ok(Mounted { fd, device: entry.device }),
-        _ => Err(FuseMountError::NotVisible(point.path().to_owned())),
+    // Somebody may have renamed a directory above it by now.
+    let path = std::fs::read_link(point.magic_path()).map_err(|_| not_visible())?;
+    match mount_table::mount_at(&path) {
+        Ok(Some(entry)) if entry.fs_type == FS_TYPE && !before.contains(&entry.id) => {
+            Ok(Mounted { fd, device: entry.device })
+        }
+        _ => Err(not_visible()),
     }
 }
 
@@ -268,21 +274,30 @@ pub enum Unmount {
     Forced,
 }
 
-/// Unmounts what stands at `path`. Blocks until dirty pages are written (see the module's page:
+/// Unmounts what lies on `name` in the directory behind `parent`, whatever leads there now; `path`
+/// is its name for people, and for `fusermount3`, which unmounts for an ordinary user what that
+/// user mounted and nothing else. Blocks until dirty pages are written (see the module's page:
 /// never from the process that serves the mount).
 ///
 /// # Errors
 /// [`FuseMountError::Busy`], [`FuseMountError::Unmount`], [`FuseMountError::Fusermount`].
-pub fn unmount(path: &Path, how: Unmount) -> Result<(), FuseMountError> {
+pub(in crate::sys) fn unmount_in(
+    parent: BorrowedFd<'_>,
+    name: &OsStr,
+    path: &Path,
+    how: Unmount,
+) -> Result<(), FuseMountError> {
     if !nix::unistd::geteuid().is_root() {
         return unmount_by_fusermount(path, how);
     }
+    // umount(2) knows no descriptors, and one of the mount itself would keep it busy.
+    let place = PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name);
     let flags = match how {
         Unmount::Plain => MntFlags::empty(),
         Unmount::Lazy => MntFlags::MNT_DETACH,
         Unmount::Forced => MntFlags::MNT_FORCE | MntFlags::MNT_DETACH,
     };
-    umount2(path, flags | MntFlags::UMOUNT_NOFOLLOW).map_err(|e| match e {
+    umount2(&place, flags | MntFlags::UMOUNT_NOFOLLOW).map_err(|e| match e {
         Errno::EBUSY => FuseMountError::Busy(path.to_owned()),
         other => FuseMountError::Unmount { path: path.to_owned(), source: other.into() },
     })
@@ -309,23 +324,23 @@ fn unmount_by_fusermount(path: &Path, how: Unmount) -> Result<(), FuseMountError
     }
 }
 
-/// Whether the daemon behind the mount at `path` is gone. Asks that daemon, so never to be called
-/// for a mount that this process serves.
+/// Whether the daemon behind the mount whose root `root` is (opened without access) is gone. Asks
+/// that daemon, so never to be called for a mount that this process serves.
 #[must_use]
-pub fn is_dead(path: &Path) -> bool {
-    forced_status(path).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
+pub fn is_dead(root: BorrowedFd<'_>) -> bool {
+    forced_status(root).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
 }
 
-fn forced_status(path: &Path) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
+fn forced_status(root: BorrowedFd<'_>) -> io::Result<()> {
     let mut status = std::mem::MaybeUninit::<libc::statx>::uninit();
-    // SAFETY: the path is NUL-terminated and outlives the call; the buffer is a whole `statx`,
-    // which the kernel fills or leaves alone; it is not read here.
+    // SAFETY: an empty path with AT_EMPTY_PATH means the descriptor itself, which is open for the
+    // whole call; the buffer is a whole `statx`, which the kernel fills or leaves alone; it is not
+    // read here.
     let result = unsafe {
         libc::statx(
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT | libc::AT_STATX_FORCE_SYNC,
+            root.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_STATX_FORCE_SYNC,
             libc::STATX_BASIC_STATS,
             status.as_mut_ptr(),
         )
@@ -336,7 +351,10 @@ fn forced_status(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::mount_point::MountPointRules;
+    use std::os::fd::AsFd as _;
+
+    use crate::sys::mount_point::{MountPointError, MountPointRules};
+    use crate::sys::mounted_place::MountedPlace;
 
     fn request() -> MountRequest {
         MountRequest {
@@ -380,10 +398,25 @@ mod tests {
         let mounted = mount_fuse(&point, &request()).unwrap();
         assert!(mount_table::is_mounted(mounted.device).unwrap());
         drop(mounted);
-        assert!(is_dead(&path));
+        let place = MountedPlace::find(&path).unwrap();
+        assert!(is_dead(place.open().unwrap().as_fd()));
+        // Not for whoever has no right to the directory beneath.
+        let (somebody, other) = (4711, 4712);
+        let refused =
+            MountPoint::open(&path, &MountPointRules { caller_uid: other, ..rules.clone() });
+        assert!(
+            matches!(refused, Err(MountPointError::NotOwner { owner: 0, caller, .. }) if caller == other)
+        );
+        assert!(mount_table::mount_at(&path).unwrap().is_some(), "it was left alone");
         let again = MountPoint::open(&path, &rules).unwrap();
         assert!(mount_table::mount_at(&path).unwrap().is_none());
         drop(again);
-        assert!(!is_dead(&path));
+        assert!(!is_dead(place.open().unwrap().as_fd()));
+        // Its owner may.
+        std::os::unix::fs::chown(&path, Some(somebody), None).unwrap();
+        let owner = MountPointRules { caller_uid: somebody, ..rules };
+        drop(mount_fuse(&MountPoint::open(&path, &owner).unwrap(), &request()).unwrap());
+        drop(MountPoint::open(&path, &owner).unwrap());
+        assert!(mount_table::mount_at(&path).unwrap().is_none());
     }
 }

@@ -21,6 +21,7 @@ pub mod helper_process;
 pub mod memory_scan;
 pub mod mount_point;
 pub mod mount_table;
+pub mod mounted_place;
 pub mod peer;
 pub mod process;
 pub mod random;

@@ -15,6 +15,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 
 use crate::sys::fuse_mount::{self, Unmount};
 use crate::sys::mount_table::{self, DeviceNumber, FS_TYPE, mounts};
+use crate::sys::mounted_place::MountedPlace;
 
 /// Why a directory cannot be mounted on.
 #[derive(Debug, thiserror::Error)]
@@ -172,35 +173,59 @@ fn check_bounds(path: &Path, rules: &MountPointRules<'_>) -> Result<(), MountPoi
         .or_else(|| mounted.find(|point| *point != path && path.starts_with(point)));
     match within {
         Some(dir) => Err(MountPointError::Forbidden { path: path.to_owned(), within: dir.clone() }),
-        None => clear_dead(path, rules.own),
+        None => clear_dead(path, rules),
     }
 }
 
-/// Takes away mounts of this product at exactly `path` whose daemon is gone. `own` are the
-/// filesystems that this process serves, which are never asked.
+/// Takes away mounts of this product at exactly `path` whose daemon is gone, where whoever asks may
+/// mount there. Those that this process serves are never asked.
 ///
 /// # Errors
 /// [`MountPointError::Io`] where the mount table cannot be read, or the system refuses to unmount;
-/// [`MountPointError::AlreadyMounted`] where a living one stands there.
-pub fn clear_dead(path: &Path, own: &[DeviceNumber]) -> Result<(), MountPointError> {
+/// [`MountPointError::NotOwner`] where the directory beneath is somebody else's;
+/// [`MountPointError::AlreadyMounted`] where a living mount stands there.
+fn clear_dead(path: &Path, rules: &MountPointRules<'_>) -> Result<(), MountPointError> {
     // Dead mounts can lie on one another; each pass takes one.
     for _ in 0..64 {
-        let mount = match mount_table::mount_at(path).map_err(|e| os_error(path, e))? {
-            Some(mount) if mount.fs_type == FS_TYPE => mount,
+        match mount_table::mount_at(path).map_err(|e| os_error(path, e))? {
+            Some(mount) if mount.fs_type == FS_TYPE && !rules.own.contains(&mount.device) => {}
+            Some(mount) if mount.fs_type == FS_TYPE => break,
             _ => return Ok(()),
-        };
-        if own.contains(&mount.device) || !fuse_mount::is_dead(path) {
+        }
+        let place = MountedPlace::find(path)?;
+        let root = place.open().map_err(|e| os_error(path, e))?;
+        // What was opened, not what the name led to a moment ago.
+        let entry = mount_table::mount_of(root.as_fd()).map_err(|e| os_error(path, e))?;
+        if entry.is_none_or(|e| e.fs_type != FS_TYPE || rules.own.contains(&e.device))
+            || !fuse_mount::is_dead(root.as_fd())
+        {
             break;
         }
-        fuse_mount::unmount(path, Unmount::Lazy).map_err(|e| MountPointError::Io {
-            path: path.to_owned(),
-            source: io::Error::other(e),
-        })?;
+        drop(root);
+        check_owner(path, &place, rules.caller_uid)?;
+        place.unmount(Unmount::Lazy).map_err(|e| os_error(path, io::Error::other(e)))?;
     }
     Err(MountPointError::AlreadyMounted { path: path.to_owned(), what: FS_TYPE.to_owned() })
 }
 
-fn walk(path: &Path) -> Result<OwnedFd, MountPointError> {
+/// That the directory beneath a mount is the caller's.
+fn check_owner(path: &Path, place: &MountedPlace, caller: u32) -> Result<(), MountPointError> {
+    let own = nix::unistd::geteuid().as_raw();
+    // An ordinary user's process cannot look beneath, and unmounts only what that user mounted.
+    let owner = match own {
+        _ if caller == 0 || (own != 0 && caller == own) => return Ok(()),
+        0 => place.covered_owner().map_err(|e| os_error(path, e))?,
+        user => user,
+    };
+    if owner == caller {
+        Ok(())
+    } else {
+        Err(MountPointError::NotOwner { path: path.to_owned(), owner, caller })
+    }
+}
+
+/// Opens `path` without access, and with no symbolic link in any of its components.
+pub(in crate::sys) fn walk(path: &Path) -> Result<OwnedFd, MountPointError> {
     let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut so_far = PathBuf::from("/");
     let mut fd = nix::fcntl::open("/", flags | OFlag::O_DIRECTORY, Mode::empty())

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
+use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
@@ -39,6 +40,8 @@ impl std::fmt::Display for DeviceNumber {
 /// One line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountEntry {
+    /// Number of this mount, used again only after it is gone.
+    pub id: u64,
     /// The filesystem that is mounted.
     pub device: DeviceNumber,
     /// Which of its directories is: `/` unless it is a bind mount of a part.
@@ -69,6 +72,17 @@ pub fn mount_at(mount_point: &Path) -> io::Result<Option<MountEntry>> {
     Ok(mounts()?.into_iter().rev().find(|m| m.mount_point == mount_point))
 }
 
+/// The mount that an open descriptor leads into, from the kernel's memory: the filesystem is not
+/// asked. `None` where it is not in this namespace (any more).
+///
+/// # Errors
+/// As [`mounts`].
+pub fn mount_of(file: BorrowedFd<'_>) -> io::Result<Option<MountEntry>> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse::<u64>().ok());
+    Ok(mounts()?.into_iter().find(|m| Some(m.id) == id))
+}
+
 /// Whether the filesystem `device` is mounted anywhere in this mount namespace.
 ///
 /// # Errors
@@ -80,7 +94,8 @@ pub fn is_mounted(device: DeviceNumber) -> io::Result<bool> {
 /// One line of `mountinfo` (proc(5)); `None` where it is not one.
 fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|b| *b == b' ');
-    let (_mount_id, _parent_id) = (fields.next()?, fields.next()?);
+    let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let _parent_id = fields.next()?;
     let device = parse_device(fields.next()?)?;
     let root = unescape(fields.next()?);
     let mount_point = unescape(fields.next()?);
@@ -89,7 +104,7 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     fields.by_ref().find(|f| *f == b"-")?;
     let fs_type = String::from_utf8_lossy(fields.next()?).into_owned();
     let source = unescape(fields.next()?).to_string_lossy().into_owned();
-    Some(MountEntry { device, root, mount_point, fs_type, source })
+    Some(MountEntry { id, device, root, mount_point, fs_type, source })
 }
 
 fn parse_device(field: &[u8]) -> Option<DeviceNumber> {
@@ -224,7 +239,7 @@ mod tests {
     fn lines_are_read_with_and_without_optional_fields_and_with_escapes() {
         let line = b"36 35 0:42 / /mnt/two\\040words rw,noatime shared:1 master:2 - fuse.strongroom strongroom:db rw,fd=9";
         let entry = parse_line(line).unwrap();
-        assert_eq!(entry.device, DeviceNumber { major: 0, minor: 42 });
+        assert_eq!((entry.id, entry.device), (36, DeviceNumber { major: 0, minor: 42 }));
         assert_eq!(entry.mount_point, Path::new("/mnt/two words"));
         assert_eq!(
             (entry.fs_type.as_str(), entry.source.as_str()),
@@ -232,8 +247,13 @@ mod tests {
         );
         let plain = parse_line(b"21 1 8:1 / / rw - ext4 /dev/sda1 rw").unwrap();
         assert_eq!(plain.mount_point, Path::new("/"));
-        for bad in [&b""[..], b"1 2 3", b"1 2 x:y / / rw - a b c", b"36 35 0:42 / /mnt rw shared:1"]
-        {
+        for bad in [
+            &b""[..],
+            b"1 2 3",
+            b"x 2 8:1 / / rw - a b c",
+            b"1 2 x:y / / rw - a b c",
+            b"36 35 0:42 / /mnt rw shared:1",
+        ] {
             assert_eq!(parse_line(bad), None);
         }
     }

@@ -72,8 +72,9 @@ fn a_daemon_forgets_passphrases_and_root_secrets_and_keeps_keys_in_locked_memory
         format!("daemon --passphrase-file {first_at}"),
         "key create k1".to_owned(),
         "cluster create db --key k1".to_owned(),
-        format!("root-secret add passphrase --new-passphrase-file {second_at}"),
         format!("root-secret add file:{}", file.display()),
+        "root-secret remove passphrase".to_owned(),
+        format!("root-secret add passphrase --new-passphrase-file {second_at}"),
     ] {
         let done = world.type_in(&line);
         assert_eq!(done.status, 0, "{line}: {}", done.err);
