@@ -114,7 +114,7 @@ pub(in crate::cli) fn config(context: &Context, command: ConfigCommand) -> Outco
         ConfigCommand::Backup { file, backup_passphrase_file } => {
             let given = backup_passphrase_file.as_deref();
             // The pool is looked at first: nobody types a passphrase for nothing.
-            offline::pool_id(&context.places.pool).map_err(problem)?;
+            offline::pool_id(&config, &context.places.pool).map_err(problem)?;
             let new =
                 passphrase::new("passphrase of the backup", given, "--backup-passphrase-file")?;
             let done = offline::back_up(&config, &context.places.pool, &new, &file);
@@ -160,7 +160,7 @@ struct Upgrade {
 }
 
 pub(in crate::cli) fn upgrade(context: &Context, dry_run: bool) -> Outcome {
-    let id: PoolId = offline::pool_id(&context.places.pool).map_err(problem)?.0;
+    let id: PoolId = offline::pool_id(&config_dir()?, &context.places.pool).map_err(problem)?.0;
     // What opens is of this very version: an older format does not exist, a newer one is refused.
     let version = offline::FORMAT_VERSION;
     let upgrade = Upgrade {

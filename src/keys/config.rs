@@ -8,6 +8,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,17 @@ impl ConfigDir {
     pub fn settings(&self) -> PathBuf {
         self.root.join("strongroom.toml")
     }
+    /// The pool that stood at a place when it was last opened; `None`: none is known to have.
+    #[must_use]
+    pub fn pool_known_at(&self, place: &Path) -> Option<PoolId> {
+        let place = place.canonicalize().ok()?;
+        let folders = fs::read_dir(self.root.join("pools")).ok()?;
+        folders.flatten().find_map(|folder| {
+            let id: PoolId = folder.file_name().to_str()?.parse().ok()?;
+            let noted = read_private(&self.pool(&id).place(), PLACE_BYTES_MAX).ok()??;
+            (noted == place.as_os_str().as_bytes()).then_some(id)
+        })
+    }
     /// The folder of a pool.
     #[must_use]
     pub fn pool(&self, id: &PoolId) -> PoolConfig {
@@ -63,6 +75,8 @@ impl ConfigDir {
     }
 }
 
+/// Bytes of a path.
+const PLACE_BYTES_MAX: u64 = 4096;
 /// Bytes of a process number in a lock file.
 const PID_BYTES_MAX: u64 = 20;
 
@@ -113,6 +127,22 @@ impl PoolConfig {
     #[must_use]
     pub fn mounts(&self) -> PathBuf {
         self.dir.join("mounts")
+    }
+    /// Where the pool stood when it was last opened.
+    fn place(&self) -> PathBuf {
+        self.dir.join("place")
+    }
+    /// Writes down where the pool stands.
+    ///
+    /// # Errors
+    /// [`KeysError::File`]
+    pub fn note_place(&self, pool: &Path) -> Result<(), KeysError> {
+        let pool = pool.canonicalize().map_err(|e| KeysError::file("find", pool, e))?;
+        let bytes = pool.as_os_str().as_bytes();
+        match read_private(&self.place(), PLACE_BYTES_MAX)? {
+            Some(there) if there == bytes => Ok(()),
+            _ => write_private(&self.place(), bytes),
+        }
     }
     /// What was done with keys, and by whom.
     #[must_use]

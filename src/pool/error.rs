@@ -31,6 +31,9 @@ pub enum PoolError {
     /// The engine key does not open this pool.
     #[error("the key does not open this pool")]
     WrongKey,
+    /// No superblock copy can be read, and this was a pool.
+    #[error("the superblock is damaged in every copy")]
+    SuperblockLost,
     /// There is no superblock.
     #[error("there is no pool")]
     NotAPool,

@@ -222,7 +222,7 @@ fn one_bad_superblock_copy_is_repaired_and_all_bad_are_refused() {
             sim.corrupt(copy_offset(index, copy) + 300, 1);
         }
     }
-    assert!(matches!(probe(&device), Err(PoolError::Corrupt { what: "superblock", .. })));
+    assert!(matches!(probe(&device), Err(PoolError::SuperblockLost)));
     assert!(matches!(create(&device), Err(PoolError::Exists)));
 }
 

@@ -39,6 +39,25 @@ const WITH_CRCS: u8 = 4;
 const GROUP_ENTRIES: u8 = 1;
 const GROUP_CARRIED: u8 = 2;
 
+/// Bytes at the ring's front that are searched for a sign of a ring: a few records' worth.
+const SIGNS_BYTES: u64 = 1 << 20;
+
+/// Whether space ring records stand where a pool keeps them: the device holds a pool, or did.
+pub(in crate::pool) fn has_records(device: &dyn Device) -> Result<bool, PoolError> {
+    let start = RING_START * BLOCK_SIZE_U64;
+    let end = device.size_bytes().min(start + SIGNS_BYTES) / BLOCK_SIZE_U64 * BLOCK_SIZE_U64;
+    let mut block = AlignedBuf::new(BLOCK_SIZE);
+    for offset in (start..end).step_by(BLOCK_SIZE) {
+        device.read(offset, &mut block)?;
+        let mut r = Reader::new(&block);
+        let sealed = (r.array() == Ok(MAGIC)).then(|| r.u32().ok().filter(|_| r.u64() == Ok(0)));
+        if sealed.flatten().is_some_and(|len| (1..=RECORD_BYTES_MAX as u32 * 2).contains(&len)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Where a record stands.
 #[derive(Clone, Copy, Debug)]
 struct Record {

@@ -5,6 +5,7 @@ use crate::base::Generation;
 use crate::crypto::{OpenError, SlotKey};
 use crate::device::Device;
 use crate::pool::PoolError;
+use crate::pool::ring;
 use crate::pool::superblock::{
     COPIES, COPY_BYTES, Clear, Copy, Payload, SLOTS, Unreadable, copy_offset, encode,
 };
@@ -51,8 +52,9 @@ impl Slots {
             return Err(PoolError::TooNew { what });
         }
         if copies.is_empty() {
-            let damage = PoolError::Corrupt { what: "superblock", addr: crate::base::BlockAddr(0) };
-            return Err(if damaged.is_empty() { PoolError::NotAPool } else { damage });
+            let was_a_pool = !damaged.is_empty() || ring::has_records(device)?;
+            let lost = if was_a_pool { PoolError::SuperblockLost } else { PoolError::NotAPool };
+            return Err(lost);
         }
         copies.sort_by_key(|c| (std::cmp::Reverse(c.clear.sequence), c.clear.copy));
         Ok(Self { copies, damaged })
@@ -87,7 +89,7 @@ impl Slots {
         if wrong_key {
             return Err(PoolError::WrongKey);
         }
-        Err(PoolError::Corrupt { what: "superblock", addr: crate::base::BlockAddr(0) })
+        Err(PoolError::SuperblockLost)
     }
 
     fn is_good(&self, like: &Copy, number: u8, key: &SlotKey) -> bool {

@@ -9,6 +9,9 @@ use crate::keys::KeysError;
 use crate::pool::PoolError;
 use crate::volume::VolumeError;
 
+/// What to do where no superblock is left.
+pub(in crate::service) const SUPERBLOCK_LOST: &str = "write nothing to it and bring it back from a copy of the pool: what opens it stood there alone";
+
 /// A refusal or failure, as people and programs are told of it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
@@ -118,6 +121,7 @@ impl From<PoolError> for ServiceError {
                 Some("mend what is named, then: strongroom shutdown, and start again"),
             ),
             PoolError::Corrupt { .. } => (ProblemCode::Corrupt, Some("strongroom check")),
+            PoolError::SuperblockLost => (ProblemCode::Corrupt, Some(SUPERBLOCK_LOST)),
             PoolError::WrongKey => (ProblemCode::RootSecret, None),
             PoolError::NotAPool => (
                 ProblemCode::NotAPool,

@@ -14,9 +14,9 @@ use crate::keys::{
     Anchor, AnchorKey, AtHand, ConfigDir, Deadline, Keyring, KeysError, LocalProvider, Registry,
     envelope,
 };
-use crate::pool::{self, OpenOptions, Pool, PoolError};
+use crate::pool::{OpenOptions, Pool, PoolError};
 use crate::service::error::ServiceError;
-use crate::service::open::{AskPassphrase, engine_key};
+use crate::service::open::{AskPassphrase, engine_key, probe_known};
 use crate::service::unlock::KEY_DEADLINE;
 use crate::verify::{self, CheckOptions, Report, RolledBack, xray};
 
@@ -65,7 +65,7 @@ impl Inspection {
     ) -> Result<Self, ServiceError> {
         let placed = |e: ServiceError| e.while_doing(path.display());
         let device = device::open(path, Mode::ReadWrite).map_err(|e| placed(e.into()))?;
-        let sealed = pool::probe(&device).map_err(|e: PoolError| placed(e.into()))?;
+        let sealed = probe_known(&device, config, path).map_err(placed)?;
         let folder = config.pool(&sealed.pool_id());
         let engine = engine_key(&sealed, &folder, AtHand::default(), ask)?;
         let anchor_key = AnchorKey::of(&engine);

@@ -19,6 +19,7 @@ use crate::keys::backup::{self, BackupReport};
 use crate::keys::{self, ConfigDir, Keyring, KeysError, PoolConfig};
 use crate::pool::{self, PoolError};
 use crate::service::error::ServiceError;
+use crate::service::open::probe_known;
 use crate::sys;
 
 /// What a secret that stood in no file yet was named.
@@ -280,7 +281,8 @@ fn prove(
     }
     let pool = sealed.unlock(engine, pool::OpenOptions::default()).map_err(at(&new.path))?;
     drop(Catalog::open(Arc::clone(&pool))?);
-    pool.close().map_err(at(&new.path))
+    pool.close().map_err(at(&new.path))?;
+    Ok(folder.note_place(&new.path)?)
 }
 
 fn write_recovery(path: &Path, id: &PoolId, text: &str) -> Result<(), ServiceError> {
@@ -333,9 +335,9 @@ pub(in crate::service) fn shares_device(pool: &Path, folder: &Path) -> bool {
 ///
 /// # Errors
 /// The pool's, by its code; a file's.
-pub fn pool_id(path: &Path) -> Result<(PoolId, Vec<EngineWrap>), ServiceError> {
+pub fn pool_id(config: &ConfigDir, path: &Path) -> Result<(PoolId, Vec<EngineWrap>), ServiceError> {
     let device = device::open(path, Mode::ReadOnly)?;
-    let sealed = pool::probe(&device).map_err(at(path))?;
+    let sealed = probe_known(&device, config, path).map_err(|e| e.while_doing(path.display()))?;
     Ok((sealed.pool_id(), sealed.wraps().to_vec()))
 }
 
@@ -349,7 +351,7 @@ pub fn back_up(
     passphrase: &[u8],
     to: &Path,
 ) -> Result<BackupReport, ServiceError> {
-    let (id, wraps) = pool_id(path)?;
+    let (id, wraps) = pool_id(config, path)?;
     let folder = config.pool(&id);
     // As it is before it is read for the backup: what is made meanwhile counts as not backed up.
     let keyring = Keyring::open(&folder).ok();

@@ -1,6 +1,6 @@
 //! From a device to a service, and the end of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::keys::{
     AbsentKeyring, Anchor, AnchorKey, AtHand, ConfigDir, Keyring, KeysError, LocalProvider,
     PoolConfig, Provider, Registry, open_engine_key,
 };
-use crate::pool::{self, OpenOptions, Pool, Sealed};
+use crate::pool::{self, OpenOptions, Pool, PoolError, Sealed};
 use crate::service::Service;
 use crate::service::answers::Answers;
-use crate::service::error::ServiceError;
+use crate::service::error::{SUPERBLOCK_LOST, ServiceError};
 use crate::service::mounts::{Mounter, Table};
 use crate::sys::clock;
 use crate::sys::sync::{Condvar, Mutex, RwLock};
@@ -76,6 +76,24 @@ impl OpenService {
 /// Asks somebody for the passphrase; `None`: nobody can be asked.
 pub type AskPassphrase<'a> = &'a mut dyn FnMut() -> Option<Zeroizing<Vec<u8>>>;
 
+/// Looks for a pool. Where its superblocks were overwritten, the configuration may still know that
+/// one stood there: that is damage, not a pool that never was.
+pub(in crate::service) fn probe_known(
+    device: &Arc<dyn Device>,
+    config: &ConfigDir,
+    place: &Path,
+) -> Result<Sealed, ServiceError> {
+    pool::probe(device).map_err(|error| {
+        let known = match &error {
+            PoolError::NotAPool => config.pool_known_at(place),
+            _ => None,
+        };
+        let Some(id) = known else { return error.into() };
+        let what = format!("the pool {id} stood here, and every copy of its superblock is gone");
+        ServiceError::new(ProblemCode::Corrupt, what).with_hint(SUPERBLOCK_LOST)
+    })
+}
+
 /// Opens the engine key; the passphrase is asked for only where nothing else opens it.
 pub(in crate::service) fn engine_key(
     sealed: &Sealed,
@@ -128,11 +146,14 @@ impl Service {
     /// is none: the pool opens, keys of the keyring are unreachable, and `status` says why.
     pub fn open(options: OpenService, ask: AskPassphrase<'_>) -> Result<Arc<Self>, ServiceError> {
         let now = (options.clock)();
-        let sealed = pool::probe(&options.device)?;
+        let sealed = probe_known(&options.device, &options.config, &options.pool_path)?;
         let id = sealed.pool_id();
         let config = options.config.pool(&id);
         config.ensure()?;
         let claim = config.claim()?;
+        if let Err(error) = config.note_place(&options.pool_path) {
+            log::debug!("where the pool stands was not written down: {error}");
+        }
         let engine_key = engine_key(&sealed, &config, options.at_hand, ask)?;
         let anchor_key = AnchorKey::of(&engine_key);
         let loaded = Anchor::load(&config.anchor(), &id, &anchor_key);

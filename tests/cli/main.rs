@@ -3,6 +3,7 @@
 mod bad_input;
 mod help;
 mod no_daemon;
+mod pools;
 mod secrets;
 mod support;
 mod unit_file;

@@ -36,16 +36,39 @@ impl World {
         program: &OsStr,
         arguments: impl IntoIterator<Item = A>,
     ) -> Done {
-        let output = Command::new(program)
-            .args(arguments)
+        Done::from(self.command(program).args(arguments).output().unwrap())
+    }
+
+    fn command(&self, program: &OsStr) -> Command {
+        let mut command = Command::new(program);
+        command
             .env_clear()
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("STRONGROOM_POOL", self.path("pool"))
             .env("STRONGROOM_CONFIG", self.path("config"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        Done::from(output)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Words as typed, split at blanks, with one more variable in the environment.
+    pub fn type_with(&self, (name, value): (&str, &OsStr), line: &str) -> Done {
+        let mut command = self.command(env!("CARGO_BIN_EXE_strongroom").as_ref());
+        Done::from(command.args(line.split_whitespace()).env(name, value).output().unwrap())
+    }
+
+    /// That a line ends in this status, with one line on stderr; that line.
+    pub fn fails(&self, status: i32, line: &str) -> String {
+        let done = self.type_in(line);
+        assert_eq!(done.status, status, "{line}: {}", done.err);
+        assert_eq!(done.err.lines().count(), 1, "{line}: {}", done.err);
+        done.err
+    }
+
+    /// That a line ends in 0; what it prints.
+    pub fn does(&self, line: &str) -> String {
+        let done = self.type_in(line);
+        assert_eq!(done.status, 0, "{line}: {}", done.err);
+        done.out
     }
 
     /// Words as typed, split at blanks.
