@@ -11,8 +11,8 @@ use crate::catalog::Catalog;
 use crate::crypto::{EngineKey, EngineWrap};
 use crate::device::Device;
 use crate::keys::{
-    AbsentKeyring, Anchor, AnchorKey, AtHand, ConfigDir, Keyring, KeysError, LocalProvider,
-    PoolConfig, Provider, Registry, open_engine_key,
+    AbsentKeyring, Anchor, AnchorKey, AtHand, ConfigClaim, ConfigDir, Keyring, KeysError,
+    LocalProvider, PoolConfig, Provider, Registry, open_engine_key,
 };
 use crate::pool::{self, OpenOptions, Pool, PoolError, Sealed};
 use crate::service::Service;
@@ -94,6 +94,16 @@ pub(in crate::service) fn probe_known(
     })
 }
 
+/// The pool's folder, for this process alone.
+fn claim(config: &PoolConfig, place: &Path) -> Result<ConfigClaim, KeysError> {
+    config.ensure()?;
+    let claim = config.claim()?;
+    if let Err(error) = config.note_place(place) {
+        log::debug!("where the pool stands was not written down: {error}");
+    }
+    Ok(claim)
+}
+
 /// Opens the engine key; the passphrase is asked for only where nothing else opens it.
 pub(in crate::service) fn engine_key(
     sealed: &Sealed,
@@ -142,18 +152,14 @@ impl Service {
     ///
     /// # Errors
     /// [`ProblemCode::NotAPool`], [`ProblemCode::RootSecretMissing`], [`ProblemCode::RootSecret`],
-    /// [`ProblemCode::PoolRolledBack`], [`ProblemCode::PoolBusy`] and what else the pool says. A keyring that cannot be opened
-    /// is none: the pool opens, keys of the keyring are unreachable, and `status` says why.
+    /// [`ProblemCode::PoolRolledBack`], [`ProblemCode::PoolBusy`] and what else the pool says. A
+    /// keyring that cannot be opened is none: the pool opens, keys of the keyring are unreachable, and `status` says why.
     pub fn open(options: OpenService, ask: AskPassphrase<'_>) -> Result<Arc<Self>, ServiceError> {
         let now = (options.clock)();
         let sealed = probe_known(&options.device, &options.config, &options.pool_path)?;
         let id = sealed.pool_id();
         let config = options.config.pool(&id);
-        config.ensure()?;
-        let claim = config.claim()?;
-        if let Err(error) = config.note_place(&options.pool_path) {
-            log::debug!("where the pool stands was not written down: {error}");
-        }
+        let claim = claim(&config, &options.pool_path)?;
         let engine_key = engine_key(&sealed, &config, options.at_hand, ask)?;
         let anchor_key = AnchorKey::of(&engine_key);
         let loaded = Anchor::load(&config.anchor(), &id, &anchor_key);

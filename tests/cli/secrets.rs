@@ -6,7 +6,9 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, Per
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use strongroom::sys::clock;
 
 use crate::support::World;
 
@@ -123,16 +125,16 @@ fn of_somebody(world: &World, line: &str) -> Command {
 /// Waits until the kernel counts a process's files in `/proc` as root's: it is not dumpable, and
 /// its own user can neither trace it nor read its memory.
 fn wait_until_private(child: &mut Child) -> Result<(), String> {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = clock::monotonic() + Duration::from_secs(20);
     let status = format!("/proc/{}/status", child.id());
-    while Instant::now() < end {
+    while clock::monotonic() < end {
         if fs::metadata(&status).map_err(|e| e.to_string())?.uid() == 0 {
             return Ok(());
         }
         if let Some(ended) = child.try_wait().map_err(|e| e.to_string())? {
             return Err(format!("it ended: {ended}"));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        clock::sleep(Duration::from_millis(20));
     }
     Err("its user can read its memory".to_owned())
 }
