@@ -169,7 +169,8 @@ mod tests {
     fn a_kept_buffer_comes_back_as_zeros_and_no_more_are_kept_than_allowed() {
         let len = 200 << 10; // a size that no other test here takes
         let most = kept_max(layout(len).size());
-        let buffers: Vec<_> = (0..most + 5).map(|_| AlignedBuf::from_slice(&vec![7; len])).collect();
+        let buffers: Vec<_> =
+            (0..most + 5).map(|_| AlignedBuf::from_slice(&vec![7; len])).collect();
         drop(buffers);
         let class = size_class(layout(len)).unwrap();
         assert_eq!(KEPT[class].lock().0.len(), most);
