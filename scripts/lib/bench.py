@@ -153,12 +153,13 @@ class Bench:
         return fio(fs.root, rw="read", bs="1M", size=self.size, filename="seq")
 
     def _random_read(self, fs, jobs):
-        """Each block at most once, each job in a part of its own: a second look would be served by a cache."""
+        """A sixteenth of the blocks, each once, each job in a part of its own: what lies beside a block that was
+        read, or was read before, is in some cache, and this line is about what is in none."""
         self.sequential_write(fs)
         fs.remount()
         part = self.size // jobs
         return fio(fs.root, rw="randread", bs="4k", size=part, offset_increment=part, filename="seq", numjobs=jobs,
-                   io_size=part // 4)
+                   io_size=part // 16)
 
     def cold_random_read_1(self, fs):
         return self._random_read(fs, 1)
