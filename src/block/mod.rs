@@ -126,6 +126,16 @@ pub trait NodeStore: Send + Sync {
     /// # Errors
     /// [`BlockError::Corrupt`] where no copy carries the pointer's tag; the device's errors.
     fn read_node(&self, pointer: &Pointer) -> Result<Zeroizing<Vec<u8>>, BlockError>;
+    /// Writes the copy at `good` over the bad one that `bad` points to, which must be one of the
+    /// same node's two, still reached by whoever asks.
+    ///
+    /// # Errors
+    /// [`BlockError::Corrupt`] where the other copy is bad too, or the place does not keep what is
+    /// written; the device's.
+    fn mend_node(&self, bad: &Pointer, good: BlockAddr) -> Result<(), BlockError> {
+        let _ = good;
+        Err(BlockError::Corrupt { what: "node", addr: bad.addr })
+    }
     /// Allocates, encrypts under a fresh key, writes and books a node of `plain`, which is
     /// [`NodeStore::node_bytes`] long; `twice` keeps a second copy of the same ciphertext.
     ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::base::units::BLOCK_SIZE;
-use crate::base::{Generation, SegmentId, counters, crc};
+use crate::base::{BlockAddr, Generation, SegmentId, counters, crc};
 use crate::block::{BlockError, Book, Class, NodeStore, Pointer, Run, Space, SpaceEntry};
 use crate::crypto::{BlockKind, decrypt_block, encrypt_block, new_block_key};
 use crate::device::Device;
@@ -90,6 +90,16 @@ impl NodeStore for PoolNodes {
             log::warn!("{error}; its second copy, at block {second}, is good");
             Ok(node)
         })
+    }
+
+    fn mend_node(&self, bad: &Pointer, good: BlockAddr) -> Result<(), BlockError> {
+        let run = Run { addr: good, blocks: bad.blocks };
+        // Both copies are the same bytes (docs/decisions/002): they are written as they are.
+        self.read_copy(run, bad)?;
+        let mut ciphertext = AlignedBuf::new(run.bytes());
+        self.device.read(run.addr.offset_bytes(), &mut ciphertext)?;
+        self.device.write(bad.addr.offset_bytes(), &ciphertext)?;
+        self.read_copy(bad.run(), bad).map(drop)
     }
 
     fn write_node(

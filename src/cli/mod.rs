@@ -109,6 +109,7 @@ fn dispatch(line: CommandLine) -> Outcome {
         Command::Restore(request) => restore::run(&context, request),
         Command::Key(command) => keys::run(&context, command),
         Command::Check => check::check(&context),
+        Command::Scrub(s) => check::scrub(&context, s.what.as_ref(), s.rate),
         Command::Debug(command) => inspect::debug(&context, &command),
         Command::Completions { shell } => generate::completions(&context, shell),
         Command::Man { dir } => generate::man(&context, &dir),

@@ -6,10 +6,10 @@ use crate::base::ids::SnapshotPrefix;
 use crate::base::{ClusterName, EncryptionKeyId};
 use crate::control::problem::Problem;
 use crate::control::types::{
-    AddRootSecret, Cluster, ClusterChanged, ClusterDeleted, CreateCluster, CreateKey,
+    AddRootSecret, Checked, Cluster, ClusterChanged, ClusterDeleted, CreateCluster, CreateKey,
     CreateSnapshots, DeleteKey, DeleteSnapshots, GrowPool, Key, KeyTest, KeyUsage, List, Mount,
-    MountCluster, Pool, RemoveRootSecret, RestoreForm, Restored, Rewrap, RootSecret, SetKey,
-    Shutdown, Snapshot, SnapshotsDeleted, SnapshotsRewrapped, Status, Umount, UmountAny,
+    MountCluster, Pool, RemoveRootSecret, RestoreForm, Restored, Rewrap, RootSecret, ScrubRequest,
+    SetKey, Shutdown, Snapshot, SnapshotsDeleted, SnapshotsRewrapped, Status, Umount, UmountAny,
 };
 use crate::sys::peer::PeerCredentials;
 
@@ -119,6 +119,7 @@ pub trait Api: Send + Sync + 'static {
     fn cancel_delete_key(&self, call: &Call<'_>, id: &EncryptionKeyId) -> Reply<Key>;
 
     fn grow_pool(&self, call: &Call<'_>, request: GrowPool) -> Reply<Pool>;
+    fn scrub(&self, call: &Call<'_>, request: ScrubRequest) -> Reply<Checked>;
     fn resume_pool(&self, call: &Call<'_>) -> Reply<Pool>;
     fn root_secrets(&self, call: &Call<'_>) -> Reply<List<RootSecret>>;
     fn add_root_secret(&self, call: &Call<'_>, request: AddRootSecret) -> Reply<List<RootSecret>>;

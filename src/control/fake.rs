@@ -219,6 +219,9 @@ impl Api for Fake {
     fn grow_pool(&self, _: &Call<'_>, _: GrowPool) -> Reply<Pool> {
         Ok(pool())
     }
+    fn scrub(&self, _: &Call<'_>, _: ScrubRequest) -> Reply<Checked> {
+        Ok(Checked::default())
+    }
     fn resume_pool(&self, _: &Call<'_>) -> Reply<Pool> {
         Ok(pool())
     }

@@ -186,6 +186,9 @@ const ROUTES: &[Route] = &[
         json(&a.cancel_delete_key(c, &i.key_id()?)?)
     }),
     work("POST", "/v1/pool/grow", "enlarge the pool", |a, c, i| json(&a.grow_pool(c, i.body()?)?)),
+    work("POST", "/v1/scrub", "read and verify everything, or a part", |a, c, i| {
+        json(&a.scrub(c, i.body()?)?)
+    }),
     act("POST", "/v1/pool/resume", "leave the read-only state", |a, c, i| {
         i.body::<Empty>()?;
         json(&a.resume_pool(c)?)

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::base::ids::SnapshotPrefix;
+use crate::base::ids::{IdError, SnapshotPrefix};
 use crate::base::{ClusterName, EncryptionKeyId, ProblemCode, limits};
 use crate::control::types::*;
 use crate::control::{Api, Call, Gauge, Problem, Reply};
 use crate::daemon::ending::{End, Ender};
-use crate::daemon::told;
+use crate::daemon::{told, told_check};
 use crate::service::types::PoolState as InnerState;
-use crate::service::{MountOwner, MountRequest, RootSecretSpec, Service, UmountWhat, Which};
+use crate::service::{
+    MountOwner, MountRequest, RootSecretSpec, ScrubWhat, Service, UmountWhat, Which,
+};
 
 /// What answers on the control socket.
 pub(in crate::daemon) struct DaemonApi {
@@ -218,6 +220,21 @@ impl Api for DaemonApi {
     fn grow_pool(&self, _: &Call<'_>, r: GrowPool) -> Reply<Pool> {
         self.service.grow_pool(r.size_bytes).map_err(told::problem)?;
         Ok(told::pool(self.service.pool_status()))
+    }
+
+    fn scrub(&self, call: &Call<'_>, r: ScrubRequest) -> Reply<Checked> {
+        let bad = |e: IdError| told::usage(e.to_string());
+        let what = match r.what.as_deref() {
+            None => ScrubWhat::All,
+            Some(id) if id.starts_with("snap-") => {
+                let prefix: SnapshotPrefix = id.parse().map_err(bad)?;
+                ScrubWhat::Snapshot(self.service.resolve(&prefix).map_err(told::problem)?)
+            }
+            Some(name) => ScrubWhat::Cluster(name.parse().map_err(bad)?),
+        };
+        let progress = |done, total| call.progress.set(done, total);
+        let report = self.service.scrub(&what, r.rate_bytes, &progress).map_err(told::problem)?;
+        Ok(told_check::checked(&report, &[]))
     }
 
     fn resume_pool(&self, _: &Call<'_>) -> Reply<Pool> {

@@ -12,6 +12,7 @@ pub mod handshake;
 pub mod logging;
 pub mod mount_words;
 pub mod places;
+pub mod told_check;
 pub mod unmount;
 
 mod api;

@@ -29,6 +29,7 @@ mod open;
 mod records;
 mod restore;
 mod root_secrets;
+mod scrub;
 mod snapshots;
 mod status;
 pub mod types;
@@ -55,6 +56,7 @@ pub use mounts::{MountFacts, MountId, MountMeaning, MountOwner, MountRequest, Mo
 pub use open::{AskPassphrase, Clock, OpenService};
 pub use restore::SAFETY_RETAIN;
 pub use root_secrets::RootSecretSpec;
+pub use scrub::ScrubWhat;
 pub use snapshots::Which;
 
 /// One open pool, and everything that can be done with it.
@@ -82,6 +84,7 @@ pub struct Service {
     /// Held from reading the list of root secrets to writing it: of two changes at once, neither
     /// undoes the other.
     root_secrets: Mutex<()>,
+    scrubbing: scrub::Scrubbing,
     /// The largest time at which expiry was looked at.
     time_seen: Mutex<Timestamp>,
 }

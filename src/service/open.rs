@@ -216,6 +216,7 @@ impl Service {
             records: Mutex::default(),
             mounts_changed: Condvar::new(),
             root_secrets: Mutex::new(()),
+            scrubbing: Default::default(),
             time_seen: Mutex::new(Timestamp::default()),
         });
         service.load_records();
@@ -278,6 +279,7 @@ impl Service {
     /// [`ProblemCode::Busy`] while files are open, unless `force`: the service goes on then.
     /// The pool's: what had been committed is safe then, in the logs.
     pub fn close(&self, force: bool, forget: bool) -> Result<(), ServiceError> {
+        self.scrubbing.end();
         self.unmount_all(force, forget)?;
         if forget {
             self.forget_all_records();

@@ -73,6 +73,11 @@ impl Service {
             );
             work.push(BackgroundWork { kind: "free", detail });
         }
+        if let Some((done, total)) = self.scrubbing.progress() {
+            let (done, total) = (done >> 20, total >> 20);
+            let detail = format!("reading everything: {done} of about {total} MiB");
+            work.push(BackgroundWork { kind: "scrub", detail });
+        }
         let waiting =
             self.mounts.lock().iter().filter(|(_, e)| matches!(e.stage, Stage::Locked)).count();
         if waiting > 0 {

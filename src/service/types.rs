@@ -10,6 +10,14 @@ pub use crate::catalog::{Frequency, SnapshotKind};
 pub use crate::pool::{PoolState, ShredScope};
 use crate::service::mounts::MountFacts;
 
+/// What a check or a scrub found.
+pub mod check {
+    pub use crate::verify::{
+        Coverage, Finding, Hit, LogCoverage, LogState, Owner, Report, Severity, TreeCoverage,
+        TreeState, printable,
+    };
+}
+
 /// How the customer key of a header does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncryptionStatus {

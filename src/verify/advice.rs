@@ -71,8 +71,7 @@ impl Report {
         let copy = any(&|d| matches!(d, Defect::NodeCopy { .. }));
         add(
             copy,
-            "one good copy of each of these nodes serves; a bad one goes when its node is next \
-             changed",
+            "one good copy of each of these nodes serves; `strongroom scrub` writes the bad one anew",
         );
         let waste = self.worst == Some(Severity::Waste);
         add(waste, "nothing is lost; space or counts are not as they should be: please report it");

@@ -31,6 +31,14 @@ pub struct TreeCoverage {
     pub blocks: u64,
 }
 
+impl TreeCoverage {
+    /// A tree that was not read.
+    #[must_use]
+    pub(in crate::verify) const fn without(owner: Owner, state: TreeState) -> Self {
+        Self { owner, state, nodes: 0, items: 0, blocks: 0 }
+    }
+}
+
 /// What a cluster's log is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogState {
@@ -82,6 +90,8 @@ pub struct Coverage {
     pub blocks_authenticated: u64,
     /// Blocks that have no checksum: log areas.
     pub blocks_without_checksum: u64,
+    /// It was ended before all was read.
+    pub interrupted: bool,
     /// Every tree.
     pub trees: Vec<TreeCoverage>,
     /// Every log.
@@ -93,6 +103,6 @@ impl Coverage {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         let walked = |t: &TreeCoverage| matches!(t.state, TreeState::Walked | TreeState::Empty);
-        self.regions_unreadable == 0 && self.trees.iter().all(walked)
+        !self.interrupted && self.regions_unreadable == 0 && self.trees.iter().all(walked)
     }
 }

@@ -89,12 +89,17 @@ pub enum Defect {
         why: String,
     },
     /// One of a node's two copies is bad.
-    #[error("{owner}: the copy at block {addr} of a tree node is bad, the other one is good")]
+    #[error(
+        "{owner}: the copy at block {addr} of a tree node is bad, the other one is good{}",
+        if *.mended { ", and it was written anew" } else { "" }
+    )]
     NodeCopy {
         /// Whose tree.
         owner: Owner,
         /// Where the bad one is.
         addr: BlockAddr,
+        /// The good one was written over it.
+        mended: bool,
     },
     /// An item of a tree that cannot be decoded.
     #[error("{owner}: item {object}/{kind:#04x}/{offset}: {why}")]
@@ -377,6 +382,8 @@ pub struct Report {
     pub coverage: Coverage,
     /// Where findings stand, to name files by.
     pub(in crate::verify) spots: Spots,
+    /// A bad copy is written anew from the good one.
+    pub(in crate::verify) mends: bool,
 }
 
 impl Report {
@@ -390,6 +397,7 @@ impl Report {
             rolled_back: None,
             coverage: Coverage::default(),
             spots: Spots::default(),
+            mends: false,
         }
     }
 

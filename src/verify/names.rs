@@ -30,14 +30,14 @@ pub(in crate::verify) struct OpenTree {
 /// A finding hits this part of this inode.
 type Touched = (usize, InodeNo, Option<(u64, u64)>);
 
-/// Adds to every finding the files that it hits, in all trees that could be opened.
-pub(in crate::verify) fn resolve(pool: &Pool, trees: &[OpenTree], report: &mut Report) {
-    let spots = std::mem::take(&mut report.spots);
-    if spots.is_empty() {
+/// Adds to every finding the files of this tree that it hits.
+pub(in crate::verify) fn resolve(pool: &Pool, tree: &OpenTree, report: &mut Report) {
+    if report.spots.is_empty() {
         return;
     }
+    let spots = std::mem::take(&mut report.spots);
     let blocks = Blocks::new(&spots);
-    for tree in trees {
+    {
         let mut touched = Vec::new();
         let mut whole = Vec::new();
         each_node(pool, &tree.view, &mut |pointer, node| {
@@ -68,6 +68,7 @@ pub(in crate::verify) fn resolve(pool: &Pool, trees: &[OpenTree], report: &mut R
             finding.hit(Hit { owner: tree.owner.clone(), file: Some(file), locked: false });
         }
     }
+    report.spots = spots;
 }
 
 /// Findings by the blocks that they concern.

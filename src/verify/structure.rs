@@ -47,7 +47,7 @@ pub fn check(pool: &Arc<Pool>, options: &CheckOptions<'_>, keys: &mut KeySource<
     if options.data {
         data::check(pool, maps_known, &mut report);
     }
-    names::resolve(pool, &open, &mut report);
+    open.iter().for_each(|tree| names::resolve(pool, tree, &mut report));
     locked(&facts, &uncovered, &mut report);
     report
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::base::cursor::Reader;
 use crate::base::units::BLOCK_SIZE;
-use crate::base::{ClusterId, InodeNo, LineId};
+use crate::base::{ClusterId, Generation, InodeNo, LineId};
 use crate::block::{BlockRef, Run};
 use crate::catalog::Header;
 use crate::crypto::{self, ClusterKey};
@@ -20,7 +20,8 @@ use crate::verify::findings::{Defect, Owner, Report, Severity};
 use crate::verify::names::OpenTree;
 use crate::verify::nodes;
 use crate::verify::owners::{Expected, Owners, Reach};
-use crate::verify::structure::{CheckOptions, KeySource};
+use crate::verify::pace::{Pace, Unhurried};
+use crate::verify::structure::{CheckOptions, ItemRuns, KeySource};
 use crate::volume::items::{ExtentItem, kind};
 
 /// Families of lines that no tree was left out of.
@@ -54,6 +55,16 @@ struct Subject<'a> {
     family: Option<LineId>,
 }
 
+/// What a tree's header says of it.
+pub(in crate::verify) struct Stated {
+    /// The checkpoint that wrote its root.
+    pub newest: Generation,
+    /// Blocks that it reaches; `None` for a tree that is being changed.
+    pub blocks: Option<u64>,
+    /// Which segments may hold its blocks.
+    pub family: Option<LineId>,
+}
+
 /// Walks every tree whose key is at hand, and leaves them in `open`. Which families could not be
 /// covered.
 pub(in crate::verify) fn check(
@@ -80,7 +91,7 @@ pub(in crate::verify) fn check(
         family: facts.family_of(record.segment),
     });
     for subject in heads.chain(snapshots) {
-        let walk = Walk { pool, facts, options };
+        let walk = Walk { pool, facts, items: options.items, data: options.data, pace: &Unhurried };
         let coverage = walk.subject(&subject, owners, keys, open, report);
         if matches!(coverage.state, TreeState::Locked(_)) {
             uncovered.locked.push((subject.family, subject.owner.clone()));
@@ -96,10 +107,14 @@ pub(in crate::verify) fn check(
     uncovered
 }
 
-struct Walk<'a> {
-    pool: &'a Arc<Pool>,
-    facts: &'a Facts,
-    options: &'a CheckOptions<'a>,
+/// How trees are walked.
+pub(in crate::verify) struct Walk<'a> {
+    pub pool: &'a Arc<Pool>,
+    pub facts: &'a Facts,
+    pub items: &'a ItemRuns<'a>,
+    /// Reads what extents point to.
+    pub data: bool,
+    pub pace: &'a dyn Pace,
 }
 
 impl Walk<'_> {
@@ -122,8 +137,8 @@ impl Walk<'_> {
         open: &mut Vec<OpenTree>,
         report: &mut Report,
     ) -> TreeCoverage {
-        let owner = subject.owner.clone();
-        let coverage = |state| TreeCoverage { owner, state, nodes: 0, items: 0, blocks: 0 };
+        let owner = &subject.owner;
+        let coverage = |state| TreeCoverage::without(owner.clone(), state);
         let Some(sealed) = &subject.header.sealed_root else {
             return coverage(TreeState::Empty);
         };
@@ -139,54 +154,62 @@ impl Walk<'_> {
         };
         match self.pool.open_view(&key, &context, sealed) {
             Ok((view, name_key)) => {
-                let coverage = self.tree(subject, &view, &name_key, owners, report);
+                let header = subject.header;
+                let stated = Stated {
+                    newest: header.root_generation,
+                    blocks: Some(header.referenced_blocks),
+                    family: subject.family,
+                };
+                let coverage = self.tree(owner, &stated, &view, &name_key, owners, report);
                 open.push(OpenTree { owner: subject.owner.clone(), view });
                 coverage
             }
             Err(error) => {
-                let owner = subject.owner.clone();
-                report.damage(Defect::Root { owner, why: error.to_string() });
+                let why = error.to_string();
+                report.damage(Defect::Root { owner: owner.clone(), why });
                 coverage(TreeState::Damaged)
             }
         }
     }
 
-    fn tree(
+    /// One tree: its nodes, what its items say together, and the data that they point to.
+    pub fn tree(
         &self,
-        subject: &Subject<'_>,
+        owner: &Owner,
+        stated: &Stated,
         view: &View,
         name_key: &NameHashKey,
         owners: &mut Owners,
         report: &mut Report,
     ) -> TreeCoverage {
-        let owner = &subject.owner;
         let mut reaches = Vec::new();
         let (mut count, mut items) = (0, 0);
-        let newest = subject.header.root_generation;
         let (nodes, tree) = (self.pool.nodes(), view.tree());
         let mut files = Files::new(name_key);
-        let complete =
-            nodes::walk(nodes, tree, owner, newest, report, &mut |report, pointer, node| {
-                count += 1;
-                let expected = Expected::Born(pointer.birth);
-                reaches.extend(pointer.runs().map(|run| Reach { run, expected }));
-                match node {
-                    Some(leaf) if leaf.level() == 0 => {
-                        items += leaf.count() as u64;
-                        self.leaf(owner, leaf, &mut reaches, &mut files, report);
-                        if self.options.data && files.is_volume() {
-                            data(view, leaf, owners, report);
-                        }
+        let visit: &mut nodes::VisitNode<'_> = &mut |report, pointer, node| {
+            count += 1;
+            let expected = Expected::Born(pointer.birth);
+            reaches.extend(pointer.runs().map(|run| Reach { run, expected }));
+            match node {
+                Some(leaf) if leaf.level() == 0 => {
+                    items += leaf.count() as u64;
+                    self.leaf(owner, leaf, &mut reaches, &mut files, report);
+                    if self.data && files.is_volume() {
+                        data(view, leaf, owners, self.pace, report);
                     }
-                    Some(_) => {}
-                    None => files.gap(),
                 }
-            });
+                Some(_) => {}
+                None => files.gap(),
+            }
+        };
+        let complete = nodes::walk(nodes, tree, owner, stated.newest, self.pace, report, visit);
+        if !complete {
+            files.gap();
+        }
         files.end(&mut |inode, why| wrong(owner, inode, why, report));
-        let may_hold = |segment, birth| self.facts.may_hold(subject.family, segment, birth);
+        let may_hold = |segment, birth| self.facts.may_hold(stated.family, segment, birth);
         let blocks = owners.take_in(owner, reaches, &may_hold, report);
-        let stated = subject.header.referenced_blocks;
-        if complete && stated != blocks {
+        if let Some(stated) = stated.blocks.filter(|stated| complete && *stated != blocks) {
             let what = owner.to_string();
             report.add(Severity::Waste, Defect::Count { what, stated, counted: blocks });
         }
@@ -204,7 +227,7 @@ impl Walk<'_> {
     ) {
         for i in 0..leaf.count() {
             let key = leaf.key(i);
-            let decoded = (self.options.items)(key, leaf.value(i), &mut |run, birth| {
+            let decoded = (self.items)(key, leaf.value(i), &mut |run, birth| {
                 reaches.push(Reach { run, expected: Expected::Born(birth) });
             });
             files.take(key, leaf.value(i), &mut |inode, why| wrong(owner, inode, why, report));
@@ -227,12 +250,15 @@ fn wrong(owner: &Owner, inode: InodeNo, why: String, report: &mut Report) {
 
 /// Reads the data that a leaf's extents point to, and notes the blocks that do not carry their
 /// tags. What a tree before this one reached was read for it.
-fn data(view: &View, leaf: &Node, owners: &Owners, report: &mut Report) {
+fn data(view: &View, leaf: &Node, owners: &Owners, pace: &dyn Pace, report: &mut Report) {
     for i in (0..leaf.count()).filter(|i| leaf.key(*i).kind == kind::EXTENT) {
         let Ok(extent) = ExtentItem::decode(leaf.value(i)) else { continue };
         let run = Run { addr: extent.addr, blocks: extent.blocks() };
         if owners.unreached_of(run) == 0 {
             continue;
+        }
+        if !pace.read(run.bytes() as u64) {
+            return;
         }
         let mut from = Reader::new(extent.refs);
         let refs: Vec<BlockRef> =

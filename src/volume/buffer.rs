@@ -7,7 +7,7 @@
 //! what was accepted before that instant.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -172,15 +172,20 @@ impl Volume {
 
     /// By the one that drains ahead of time, as the lock that it holds shows.
     fn drain_holding(&self, _one: &MutexGuard<'_, ()>) -> Result<()> {
-        let mut targets = self.collect();
-        if targets.is_empty() {
-            return Ok(());
+        loop {
+            let mut targets = self.collect();
+            if targets.is_empty() {
+                return Ok(());
+            }
+            let result = self.drain_targets(&mut targets);
+            if let Err(error) = &result {
+                if self.give_up_unreadable(&targets, error) {
+                    continue;
+                }
+                self.lose(&targets, error);
+            }
+            return result;
         }
-        let result = self.drain_targets(&mut targets);
-        if let Err(error) = &result {
-            self.lose(&targets, error);
-        }
-        result
     }
 
     fn drain_targets(&self, targets: &mut [Target]) -> Result<()> {
@@ -245,6 +250,40 @@ impl Volume {
         }
     }
 
+    /// After a drain met corruption: inodes of which the part of the tree cannot be read that their
+    /// pages belong into lose what was buffered for them, and keep the error. Whether there were
+    /// any, so that the others are worth another try: a node that rots in one place must not stop
+    /// the whole cluster, and the pool with it.
+    fn give_up_unreadable(&self, targets: &[Target], error: &VolumeError) -> bool {
+        if !matches!(error, VolumeError::Corrupt { .. }) {
+            return false;
+        }
+        let Ok(view) = self.backing.view() else { return false };
+        let mut any = false;
+        for target in targets {
+            let ino = target.inode.ino;
+            let from = target.pages.first().map_or(0, |slot| slot.block);
+            let to = target.pages.last().map_or(0, |slot| slot.block + 1);
+            let readable = |found: Result<()>| !matches!(found, Err(VolumeError::Corrupt { .. }));
+            let go_on = &mut |_, _: ExtentItem<'_>| ControlFlow::Continue(());
+            if readable(view.get(inode_key(ino)).map(drop))
+                && readable(extents::overlapping(&*view, ino, from, to, go_on))
+            {
+                continue;
+            }
+            any = true;
+            log::error!(
+                "inode {ino}: buffered data are lost, where they belong is corrupt: {error}"
+            );
+            let mut state = target.inode.state.lock();
+            state.lost.get_or_insert("buffered data belong where the tree is corrupt");
+            self.buffer.forget_pages(&mut state, 0..u64::MAX);
+            state.unsaved = false;
+            self.buffer.clean(&target.inode, &mut state);
+        }
+        any
+    }
+
     /// After a write was accepted: drains where the buffer is full. One thread drains; others go on
     /// until twice the limit, then wait for it.
     pub(in crate::volume) fn relieve(&self) -> Result<()> {
@@ -307,13 +346,19 @@ impl Volume {
 impl Buffers for Volume {
     fn drain_gated(&self, transact: &mut Transact<'_>) -> Result<()> {
         let _exclusive = self.buffer.gate.write();
-        let mut gathered = Gathered::default();
-        let result = self.gather(&mut gathered).and_then(|()| match gathered.targets.is_empty() {
-            true => Ok(()),
-            false => transact(&mut |txn| gathered.insert(txn)),
-        });
-        self.settle(&gathered, &result);
-        result
+        loop {
+            let mut gathered = Gathered::default();
+            let gather = self.gather(&mut gathered);
+            let result = gather.and_then(|()| match gathered.targets.is_empty() {
+                true => Ok(()),
+                false => transact(&mut |txn| gathered.insert(txn)),
+            });
+            if result.as_ref().is_err_and(|e| self.give_up_unreadable(&gathered.targets, e)) {
+                continue;
+            }
+            self.settle(&gathered, &result);
+            return result;
+        }
     }
 
     fn drain_ahead(&self) -> Result<()> {
@@ -332,19 +377,25 @@ impl Buffers for Volume {
         if self.buffer.bytes() > SMALL_BYTES {
             self.drain_with_io()?;
         }
-        let mut gathered = Gathered::default();
-        let mut exclusive = None;
-        // The buffer gate is taken inside the interval gate, as everywhere, and held until the mark.
-        let result = self.backing.transact(&mut |txn| {
-            exclusive = Some(self.buffer.gate.write());
-            self.gather(&mut gathered)?;
-            gathered.insert(txn)
-        });
-        self.settle(&gathered, &result);
-        result?;
-        mark();
-        drop(exclusive);
-        Ok(())
+        loop {
+            let mut gathered = Gathered::default();
+            let mut exclusive = None;
+            // The buffer gate is taken inside the interval gate, as everywhere, and held until the
+            // mark.
+            let result = self.backing.transact(&mut |txn| {
+                exclusive = Some(self.buffer.gate.write());
+                self.gather(&mut gathered)?;
+                gathered.insert(txn)
+            });
+            if result.as_ref().is_err_and(|e| self.give_up_unreadable(&gathered.targets, e)) {
+                continue;
+            }
+            self.settle(&gathered, &result);
+            result?;
+            mark();
+            drop(exclusive);
+            return Ok(());
+        }
     }
 }
 

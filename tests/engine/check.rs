@@ -156,7 +156,8 @@ fn one_bad_copy_of_a_catalog_node_is_repairable_and_said_to_be() {
     drop(pool);
     sim.corrupt(root.addr * BLOCK_SIZE_U64 + 5, 1);
     let report = check(&open_for_reading(&sim));
-    let copy = Defect::NodeCopy { owner: Owner::Catalog, addr: BlockAddr(root.addr) };
+    let addr = BlockAddr(root.addr);
+    let copy = Defect::NodeCopy { owner: Owner::Catalog, addr, mended: false };
     assert!(defects(&report).contains(&&copy), "{:#?}", report.findings);
     assert!(report.coverage.is_complete());
     sim.corrupt(second * BLOCK_SIZE_U64 + 5, 1);

@@ -43,6 +43,17 @@ pub struct CommandLine {
     pub command: Command,
 }
 
+/// What `scrub` takes.
+#[derive(Debug, Args)]
+pub struct Scrub {
+    /// A cluster with its snapshots, or a snapshot [default: everything]
+    #[arg(value_name = "NAME|ID")]
+    pub what: Option<Target>,
+    /// Read no more than this in a second
+    #[arg(long, value_parser = parse_size, value_name = "SIZE")]
+    pub rate: Option<u64>,
+}
+
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Common options")]
@@ -192,6 +203,15 @@ Examples:
   strongroom check
   strongroom check --pool /dev/vg/pool --json")]
     Check,
+    /// Read and verify everything while the pool serves
+    #[command(after_help = "\
+Superblocks, catalog, every block's checksum, every tree whose key can be had down to the tags of
+its data; a bad copy of what is stored twice is written anew. Ends with 4 where damage was found.
+
+Examples:
+  strongroom scrub
+  strongroom scrub db --rate 100MiB")]
+    Scrub(Scrub),
     /// Look into a pool that no daemon serves; prints no key
     #[command(
         subcommand,

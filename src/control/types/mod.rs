@@ -3,11 +3,15 @@
 //! Replies may gain fields; requests refuse what they do not know. The page of the command line in
 //! `docs/operating.md` lists them for people.
 
+mod check;
 mod cluster;
 mod key;
 mod pool;
 mod snapshot;
 
+pub use check::{
+    CheckFinding, CheckHit, CheckOwner, Checked, CheckedLog, CheckedTree, RolledBack, ScrubRequest,
+};
 pub use cluster::{
     Cluster, ClusterChanged, ClusterDeleted, ClusterState, CreateCluster, Mount, MountCluster,
     SetKey, Umount, UmountAny,

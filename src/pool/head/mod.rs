@@ -135,6 +135,23 @@ impl Head {
     pub const fn name_key(&self) -> &NameHashKey {
         &self.name_key
     }
+    /// The tree as a checkpoint left it: this cluster's sealed root, opened with the key that the
+    /// head holds. `None` where that is another version of the key.
+    ///
+    /// # Errors
+    /// Corruption.
+    pub fn durable_view(
+        &self,
+        pool: &Arc<crate::pool::Pool>,
+        context: &crate::pool::root::RootContext,
+        sealed_root: &[u8],
+    ) -> Result<Option<(View, NameHashKey)>, PoolError> {
+        let identity = Arc::clone(&self.identity.read());
+        if identity.ck_id != context.ck_id {
+            return Ok(None);
+        }
+        pool.open_view(&identity.key, context, sealed_root).map(Some)
+    }
     /// Hash of a name in the directory `parent`, under this cluster's key.
     #[must_use]
     pub fn name_hash(&self, parent: u64, name: &[u8]) -> u64 {

@@ -5,6 +5,7 @@ mod data;
 mod keys;
 mod mounts;
 mod restore;
+mod scrub;
 mod secrets;
 mod snapshots;
 mod world;

@@ -95,6 +95,16 @@ impl Damage {
         Self { kind, block, blocks, way, both_superblocks }
     }
 
+    /// Whether something of this kind is hit: a swap hits two places.
+    pub fn hits(&self, sample: &Sample, kind: Kind) -> bool {
+        let of_kind = |block: u64| sample.blocks.get(&kind).is_some_and(|b| b.contains(&block));
+        let other = match self.way {
+            Way::Swap(other) => other..other + self.blocks,
+            _ => 0..0,
+        };
+        self.kind == kind || other.into_iter().any(of_kind)
+    }
+
     /// Whether nothing is hit but what is of this kind: a swap hits two places.
     pub fn is_only(&self, sample: &Sample, kind: Kind) -> bool {
         let other = match self.way {

@@ -228,7 +228,7 @@ impl Live<'_> {
         volume: &Arc<Volume>,
         seen: &Seen,
     ) -> Judged<()> {
-        let needs_maps = matches!(self.damage.kind, Kind::Ring);
+        let needs_maps = self.damage.hits(self.sample, Kind::Ring);
         let told =
             |what: String| if needs_maps { Ok(()) } else { Err(format!("{}: {what}", seen.owner)) };
         if self.hits_only(Kind::Data) {
@@ -273,9 +273,12 @@ impl Live<'_> {
         });
         // Where the root directory or what a new name needs is lost, nothing can be made.
         if let Err(error) = written
-            && self.damage.kind != Kind::Node
+            && !self.damage.hits(self.sample, Kind::Node)
         {
             told(format!("nothing can be written: {error}"))?;
+        }
+        if self.damage.hits(self.sample, Kind::Node) {
+            overwrite(volume, seen);
         }
         if let Err(error) = catalog.pool().checkpoint(CutPlan::default()) {
             told(format!("no checkpoint: {error}"))?;
@@ -344,4 +347,17 @@ impl Live<'_> {
         }
         Ok(())
     }
+}
+
+/// Writes into every file, also where that cannot be: it is refused, or lost with an error that the
+/// file keeps, and stops nothing else.
+fn overwrite(volume: &Volume, seen: &Seen) {
+    for (ino, found) in seen.looked.tree.values() {
+        if matches!(found, Some(crate::volumes::model::Seen::File { .. }) | None) {
+            for offset in [0, 150_000, 600_000] {
+                let _ = volume.write(*ino, offset, &[1; 5000], true);
+            }
+        }
+    }
+    let _ = volume.sync();
 }
