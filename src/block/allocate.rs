@@ -3,10 +3,8 @@
 
 use std::collections::HashSet;
 
-use crate::block::reserve::Urgency;
 use crate::block::space::{Cursor, Inner};
 use crate::block::{BlockError, Class, Run, Space};
-use crate::device::DeviceError;
 
 /// What the lock's holder must do before it can go on, without the lock.
 enum Step {
@@ -16,10 +14,7 @@ enum Step {
 }
 
 /// Regions that a call found no use for: scanned whole, unreadable or without backing.
-type Tried = HashSet<u32>;
-
-/// Refusals of room beneath the pool after which the disk counts as full for this call.
-const REFUSALS_MAX: u32 = 2;
+pub(in crate::block) type Tried = HashSet<u32>;
 
 const fn index(class: Class) -> usize {
     match class {
@@ -31,9 +26,9 @@ const fn index(class: Class) -> usize {
 impl Inner {
     /// The region to go on with once the cursor's is used up.
     fn choose(&self, class: Class, min: u32, tried: &Tried) -> Option<u32> {
-        let usable = |no: &u32, free: u32| free >= min && !tried.contains(no);
         let started = self.regions.iter().filter(|(no, state)| {
-            !state.frozen && state.class == Some(class) && usable(no, state.free())
+            let usable = state.free() >= min && !tried.contains(no);
+            !state.frozen && state.class == Some(class) && usable
         });
         let started = started.max_by_key(|(no, state)| (state.free(), std::cmp::Reverse(**no)));
         if let Some((no, state)) = started
@@ -41,14 +36,15 @@ impl Inner {
         {
             return Some(*no);
         }
-        let fresh = (0..self.geometry.region_count()).find(|no| {
+        let may_open = |no: &u32, ensured: bool| {
             let capacity = self.geometry.region_capacity(*no);
-            let empty =
-                self.regions.get(no).is_none_or(|state| state.class.is_none() && !state.frozen);
-            let allowed =
-                class == Class::Node || self.reserve.data_may_open(&self.totals, capacity);
-            empty && allowed && usable(no, capacity)
-        });
+            let fits = capacity >= min && !tried.contains(no);
+            let region = (capacity, ensured);
+            fits && self.reserve.may_open(&self.totals, class, region, started.is_some())
+        };
+        let ensured = self.regions.iter().filter(|(_, state)| state.is_fresh() && state.ensured);
+        let ensured = ensured.map(|(no, _)| *no).find(|no| may_open(no, true));
+        let fresh = ensured.or_else(|| self.fresh_without_backing(|no| may_open(no, false)));
         fresh.or(started.map(|(no, _)| *no))
     }
 
@@ -57,15 +53,6 @@ impl Inner {
         state.is_some_and(|state| {
             state.class == Some(class) && !state.frozen && !tried.contains(&cursor.region)
         })
-    }
-
-    /// Leaves out all regions that would need room beneath the pool: asking for each of them takes
-    /// long in a large sparse pool on a full disk.
-    fn give_up_unbacked(&self, tried: &mut Tried) {
-        let unbacked = |no: &u32| {
-            self.regions.get(no).is_none_or(|state| state.class.is_none() && !state.backed)
-        };
-        tried.extend((0..self.geometry.region_count()).filter(unbacked));
     }
 
     fn step(
@@ -99,6 +86,7 @@ impl Inner {
                     loaded.mark(start, blocks, true);
                     state.provisional += blocks;
                     state.class = Some(class);
+                    state.used = true;
                 }
                 Ok(found)
             });
@@ -130,7 +118,6 @@ impl Space {
     pub fn allocate(&self, class: Class, want: u32, min: u32) -> Result<Run, BlockError> {
         debug_assert!(min >= 1 && want >= min);
         let mut tried = Tried::new();
-        let mut refused = 0;
         loop {
             let step = self.lock_reaped().step(class, want, min, &mut tried)?;
             match step {
@@ -145,38 +132,9 @@ impl Space {
                 Step::Ensure(region) => {
                     if !self.ensure(region)? {
                         tried.insert(region);
-                        refused += 1;
-                    }
-                    if refused == REFUSALS_MAX {
-                        self.lock().give_up_unbacked(&mut tried);
                     }
                 }
             }
-        }
-    }
-
-    /// Makes sure that the region's blocks have something beneath them, its slots included. False
-    /// where what is beneath is full.
-    fn ensure(&self, region: u32) -> Result<bool, BlockError> {
-        let _backing = self.backing.lock();
-        let (start, blocks) = {
-            let mut inner = self.lock();
-            if inner.with(region, |state| state.ensured) {
-                return Ok(true);
-            }
-            (inner.geometry.region_start(region), inner.geometry.region_blocks(region))
-        };
-        let run = Run { addr: start, blocks };
-        let result = self.device.ensure(start.offset_bytes(), run.bytes() as u64);
-        let mut inner = self.lock();
-        inner.with(region, |state| {
-            state.ensured = result.is_ok();
-            state.backed |= result.is_ok();
-        });
-        match result {
-            Ok(()) => Ok(true),
-            Err(DeviceError::NoSpace) => Ok(false),
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -198,6 +156,7 @@ impl Space {
                     loaded.mark(start, run.blocks, true);
                     state.provisional += run.blocks;
                     state.class = Some(class);
+                    state.used = true;
                 }
                 Some(fits && free)
             });
@@ -220,20 +179,5 @@ impl Space {
                 },
             }
         }
-    }
-
-    /// Promises `blocks` of `class`: later allocations of as many find room.
-    ///
-    /// # Errors
-    /// [`BlockError::Full`]
-    pub fn reserve(&self, class: Class, blocks: u64, urgency: Urgency) -> Result<(), BlockError> {
-        let mut inner = self.lock_reaped();
-        let totals = inner.totals;
-        inner.reserve.promise(&totals, class, blocks, urgency)
-    }
-
-    /// Gives a promise back: it was kept, or is no longer needed.
-    pub fn unreserve(&self, class: Class, blocks: u64) {
-        self.lock().reserve.unpromise(class, blocks);
     }
 }

@@ -142,36 +142,4 @@ impl Space {
             inner.with(*region, |state| state.item = RegionItem::absent());
         }
     }
-
-    /// Gives the backing of wholly empty regions back. A device that cannot is no error. How many
-    /// were discarded.
-    pub fn discard_empty(&self) -> usize {
-        let mut discarded = 0;
-        loop {
-            let _backing = self.backing.lock();
-            let next = {
-                let mut inner = self.lock_reaped();
-                let geometry = inner.geometry;
-                let empty = inner.regions.iter().find(|(_, state)| {
-                    let nothing = state.is_empty() && state.deltas.is_empty();
-                    nothing && state.item.slot.is_none() && state.backed
-                });
-                let Some(region) = empty.map(|(no, _)| *no) else {
-                    return discarded;
-                };
-                inner.with(region, |state| {
-                    state.backed = false;
-                    state.ensured = false;
-                });
-                let blocks = geometry.region_blocks(region);
-                (region, crate::block::Run { addr: geometry.region_start(region), blocks })
-            };
-            let (region, run) = next;
-            let result = self.device.discard(run.addr.offset_bytes(), run.bytes() as u64);
-            match result {
-                Ok(given_back) => discarded += usize::from(given_back),
-                Err(error) => log::debug!("region {region} was not discarded: {error}"),
-            }
-        }
-    }
 }

@@ -9,6 +9,7 @@
 //! It knows nothing of trees or files.
 
 mod allocate;
+mod backing;
 mod book;
 mod data_store;
 mod error;

@@ -175,10 +175,12 @@ pub(in crate::block) struct Region {
     /// Ordered by interval.
     pub deltas: Vec<Delta>,
     pub loaded: Option<Box<Loaded>>,
-    /// The backing exists: allocated since the pool was opened or the region discarded.
+    /// The backing exists: taken since the pool was opened or the region discarded.
     pub ensured: bool,
     /// The backing may exist, so that a discard of the empty region gives something back.
     pub backed: bool,
+    /// Something was written in it: a discard makes it unreadable too.
+    pub used: bool,
     /// Its map is rotten or contradicts the entries: nothing is given out or folded.
     pub frozen: bool,
 }
@@ -193,6 +195,7 @@ impl Region {
             held_blocks: 0,
             held: Vec::new(),
             backed: item.slot.is_some(),
+            used: item.slot.is_some(),
             item,
             deltas: Vec::new(),
             loaded: None,
@@ -208,6 +211,16 @@ impl Region {
 
     pub const fn is_empty(&self) -> bool {
         self.allocated == 0 && self.provisional == 0 && self.held_blocks == 0
+    }
+
+    /// Whether it may be opened for either class.
+    pub const fn is_fresh(&self) -> bool {
+        self.class.is_none() && !self.frozen
+    }
+
+    /// Whether neither blocks nor a map of it are in use, now or in the durable state.
+    pub const fn has_nothing(&self) -> bool {
+        self.is_empty() && self.deltas.is_empty() && self.item.slot.is_none()
     }
 
     /// Keeps the entries ordered by interval: those of a checkpoint under way may come behind the

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::base::{Generation, SegmentId};
+use crate::block::backing::Backing;
 use crate::block::geometry::{Geometry, NEVER};
 use crate::block::region::{Booked, Delta, Held, Region, RegionItem};
 use crate::block::reserve::{Reserve, Totals};
@@ -38,6 +39,7 @@ pub(in crate::block) struct Inner {
     pub regions: BTreeMap<u32, Region>,
     pub totals: Totals,
     pub reserve: Reserve,
+    pub backing: Backing,
     pub cursors: [Option<Cursor>; 2],
     /// Regions with frees of an interval that are not reusable yet.
     held: BTreeMap<Generation, BTreeSet<u32>>,
@@ -102,6 +104,8 @@ pub struct SpaceReport {
     pub reserve: u64,
     /// Regions whose map is rotten; what lies in them is readable, their free space is not used.
     pub frozen_regions: u32,
+    /// The filesystem that holds the pool refused more room: `free` is what was taken before.
+    pub backing_is_full: bool,
 }
 
 impl Space {
@@ -119,6 +123,7 @@ impl Space {
             regions: BTreeMap::new(),
             totals: Totals::untouched(&geometry),
             reserve: Reserve::for_geometry(&geometry),
+            backing: Backing::default(),
             cursors: [None; 2],
             held: BTreeMap::new(),
             durable,
@@ -238,7 +243,7 @@ impl Space {
                 }
                 SpaceEntry::Free { .. } => return false,
             }
-            state.backed = true;
+            (state.backed, state.used) = (true, true);
             state.push(Delta { held_in, booked: booked.clone() });
             state.allocated <= state.capacity
         });
@@ -268,7 +273,11 @@ impl Space {
     /// The superblock of `generation` is durable: what was freed in it may be given out again once
     /// no reader is left.
     pub fn set_durable(&self, generation: Generation) {
-        self.inner.lock().durable = generation;
+        {
+            let mut inner = self.inner.lock();
+            inner.durable = generation;
+            inner.backing.ask_again();
+        }
         drop(self.lock_reaped());
     }
 
@@ -276,24 +285,29 @@ impl Space {
     pub fn grow(&self, total_blocks: u64) {
         let mut inner = self.inner.lock();
         let old = inner.geometry;
-        inner.geometry.total_blocks = total_blocks.max(old.total_blocks);
-        let geometry = inner.geometry;
-        inner.totals.empty_free += geometry.capacity_blocks() - old.capacity_blocks();
-        inner.reserve = inner.reserve.regrown(&geometry);
-        // The last region may have become longer; what it gained was just counted as empty.
-        if let Some(last) = old.region_count().checked_sub(1)
-            && inner.regions.contains_key(&last)
-        {
-            let (was, now) = (old.region_blocks(last), geometry.region_blocks(last));
-            inner.totals.empty_free -= u64::from(now - was);
-            inner.with(last, |state| {
-                state.capacity += now - was;
-                state.ensured = false;
-                if let Some(loaded) = &mut state.loaded {
-                    loaded.mark(was, now - was, false);
-                }
-            });
+        let new = Geometry { total_blocks: total_blocks.max(old.total_blocks), ..old };
+        let last = old.region_count().checked_sub(1);
+        if let Some(last) = last {
+            // From here on in memory, so that it is counted as what it becomes.
+            inner.with(last, |_| {});
         }
+        inner.geometry = new;
+        inner.reserve = inner.reserve.regrown(&new);
+        for region in old.region_count()..new.region_count() {
+            inner.totals.sparse.empty.add(new.region_capacity(region));
+        }
+        let Some(last) = last else { return };
+        let (was, now) = (old.region_blocks(last), new.region_blocks(last));
+        if was == now {
+            return;
+        }
+        inner.with(last, |state| {
+            state.capacity += now - was;
+            state.ensured = false;
+            if let Some(loaded) = &mut state.loaded {
+                loaded.mark(was, now - was, false);
+            }
+        });
     }
 
     /// Figures for statfs and `status`.
@@ -304,10 +318,11 @@ impl Space {
         SpaceReport {
             capacity: inner.geometry.capacity_blocks(),
             used: totals.used(),
-            free: inner.reserve.data_available(totals),
+            free: inner.reserve.data_available(totals, inner.backing.is_full),
             pending_free: totals.held,
             reserve: inner.reserve.total_blocks(),
             frozen_regions: totals.frozen_regions,
+            backing_is_full: inner.backing.is_full,
         }
     }
 

@@ -207,6 +207,9 @@ fn entries_of_a_frozen_region_are_carried_once() {
 #[test]
 fn an_emptied_region_is_discarded_and_taken_again() {
     let rig = rig(256);
+    // What the reserve stands on.
+    rig.space.secure().unwrap();
+    rig.space.allocate(Class::Node, 4, 4).unwrap();
     let book = rig.book(2);
     let run = rig.space.allocate(Class::Data, 8, 8).unwrap();
     book.push(alloc(run)).unwrap();

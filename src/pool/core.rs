@@ -1,7 +1,7 @@
 //! What the pool and every open head share.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use crate::base::{Generation, PoolId};
@@ -40,8 +40,10 @@ pub(in crate::pool) struct Core {
     pub node_store: Arc<PoolNodes>,
     /// Nodes, cached.
     pub nodes: Arc<Nodes>,
-    /// Dirty nodes of one head at which a checkpoint is due.
+    /// Dirty nodes of all heads at which a checkpoint is due.
     pub dirty_nodes_max: usize,
+    /// Dirty nodes of all heads in the open interval.
+    pub dirty_nodes: AtomicUsize,
     /// Read side around each change, never over I/O; write side only at the cut.
     pub gate: RwLock<Interval>,
     /// Who may still read what was freed.
@@ -83,6 +85,7 @@ impl Core {
             node_store: parts.node_store,
             nodes: parts.nodes,
             dirty_nodes_max: parts.dirty_nodes_max,
+            dirty_nodes: AtomicUsize::new(0),
             gate: RwLock::new(parts.interval),
             readers: parts.readers,
             due: parts.due,

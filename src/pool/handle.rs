@@ -182,6 +182,12 @@ impl Pool {
     /// Figures for statfs and `status`, in blocks.
     #[must_use]
     pub fn space(&self) -> SpaceReport {
+        // A disk beneath that was full may have room again.
+        if self.core.failure().is_none()
+            && let Err(error) = self.core.space.look_for_backing()
+        {
+            ::log::warn!("room beneath the pool cannot be asked for: {error}");
+        }
         self.core.space.report()
     }
     /// When the pool was made.

@@ -20,7 +20,7 @@ use crate::tree::{Nodes, Tree};
 
 /// Generations skipped at every opening: above anything that a log can hold (rule 1).
 const OPEN_SKIP: u64 = 16;
-/// The dirty limit of a head with the smallest cache, in nodes.
+/// The dirty limit of a pool with the smallest cache, in nodes.
 const DIRTY_NODES_MIN: usize = 64;
 
 /// How a pool is opened.
@@ -131,6 +131,7 @@ impl Sealed {
             pool.core.fail("it was opened for reading only");
         } else {
             recover::recover(&pool, &options, logs_incarnation)?;
+            pool.core.space.secure()?;
         }
         Ok(pool)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::base::{ClusterId, SegmentId};
-use crate::block::{Class, SpaceEntry, Urgency};
+use crate::block::{Class, Run, SpaceEntry};
 use crate::pool::log::{LogItem, Outstanding, Scan, ScanRequest, scan};
 use crate::pool::open::OpenOptions;
 use crate::pool::{CutPlan, Pool, PoolError, items};
@@ -64,9 +64,10 @@ pub(in crate::pool) fn recover(
     pool.checkpoint(plan).map(|_| ())
 }
 
-/// A replay's need; it was accepted before the crash, so it is promised whatever is left.
+/// A replay's need; it was accepted before the crash, so it is promised whatever is left, and what
+/// is asked for later has to wait. Whoever replays or drops the log gives it back, all of it.
 fn reserve(pool: &Pool, blocks: u64) {
-    if pool.core.space.reserve(Class::Node, blocks, Urgency::Checkpoint).is_err() {
+    if !pool.core.space.promise_anyway(Class::Node, blocks) {
         log::warn!("the space that a log's replay may need is not free");
     }
 }
@@ -127,19 +128,116 @@ fn decide(
     }
 }
 
-/// Books what the records claim to the head's current segment, and puts carried data in place.
+/// Books what the records claim to the head's current segment, and puts carried data in place; all
+/// of it, or nothing where one claim contradicts the map or another one.
 fn take_in(pool: &Pool, item: &LogItem, found: &Scan) -> Result<(), PoolError> {
     let core = &pool.core;
+    let claims = || found.records.iter().flat_map(|record| &record.outer.claims);
+    let mut taken: Vec<Run> = Vec::new();
+    for claim in claims() {
+        if let Err(error) = core.space.take(Class::Data, claim.run) {
+            taken.into_iter().for_each(|run| core.space.release(run));
+            return Err(error.into());
+        }
+        taken.push(claim.run);
+    }
     let interval = core.gate.read();
-    for record in &found.records {
-        for claim in &record.outer.claims {
-            core.space.take(Class::Data, claim.run)?;
-            let (run, crcs) = (claim.run, claim.crcs.clone());
-            interval.book.push(SpaceEntry::Alloc { run, segment: item.segment, crcs })?;
-        }
-        for image in &record.outer.images {
-            core.data.put_image(image.run, &image.ciphertext);
-        }
+    for claim in claims() {
+        let (run, crcs) = (claim.run, claim.crcs.clone());
+        // Not this log's fault any more, and half of it would stay: the pool is not opened.
+        let wrong = |_| PoolError::Invalid("a run that was free cannot be booked");
+        let entry = SpaceEntry::Alloc { run, segment: item.segment, crcs };
+        interval.book.push(entry).map_err(wrong)?;
+    }
+    for image in found.records.iter().flat_map(|record| &record.outer.images) {
+        core.data.put_image(image.run, &image.ciphertext);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::units::BLOCK_SIZE;
+    use crate::base::{BlockAddr, Generation};
+    use crate::block::Urgency;
+    use crate::crypto::LogOuterKey;
+    use crate::device::Device;
+    use crate::device::sim::SimDevice;
+    use crate::pool::log::ScannedRecord;
+    use crate::pool::log::record::{Claim, Image, NO_PREVIOUS, Outer, RecordPlace};
+    use crate::pool::test_head;
+
+    fn opened() -> Arc<Pool> {
+        let device: Arc<dyn Device> = SimDevice::new(256 << 20);
+        test_head::create(&device).unwrap();
+        let (pool, head) = test_head::open(&device).unwrap();
+        head.write(1, 1, 4).unwrap();
+        pool.checkpoint(CutPlan::default()).unwrap();
+        pool
+    }
+
+    fn record(pool: &Pool, runs: &[Run]) -> ScannedRecord {
+        let place = RecordPlace {
+            pool: pool.core.pool_id,
+            incarnation: 1,
+            generation: Generation(3),
+            cluster: ClusterId([1; 16]),
+            sequence: 0,
+            previous: NO_PREVIOUS,
+        };
+        let claims = |run: &Run| Claim { run: *run, crcs: vec![1; run.blocks as usize] };
+        let image = |run: &Run| Image { run: *run, ciphertext: vec![0; run.bytes()] };
+        let outer = Outer {
+            claims: runs.iter().map(claims).collect(),
+            images: runs.iter().map(image).collect(),
+            ..Outer::default()
+        };
+        let lo = std::rc::Rc::new(Zeroizing::new(*LogOuterKey::random().bytes()));
+        ScannedRecord { place, outer, inner: Vec::new(), commitment: [0; 32], lo }
+    }
+
+    #[test]
+    fn a_rotten_claim_leaves_nothing_of_its_log_taken() {
+        let pool = opened();
+        let free = pool.core.space.allocate(Class::Data, 64, 64).unwrap();
+        pool.core.space.release(free);
+        let part = |from: u64, blocks| Run { addr: free.addr.plus(from), blocks };
+        let taken = Run { addr: BlockAddr(free.addr.get() - 1), blocks: 1 };
+        let item = LogItem {
+            area: part(0, 2),
+            half: 0,
+            segment: test_head::SEGMENT,
+            sealed_seed: Vec::new(),
+            outstanding: None,
+        };
+        let before = (pool.space(), pool.core.gate.read().book.bytes());
+        for rotten in [taken, part(9, 4)] {
+            let records = vec![
+                record(&pool, &[part(0, 4), part(8, 4)]),
+                record(&pool, &[part(20, 2), rotten]),
+            ];
+            let error = take_in(&pool, &item, &Scan { records });
+            assert!(matches!(error, Err(PoolError::Corrupt { .. })), "{error:?}");
+            assert_eq!((pool.space(), pool.core.gate.read().book.bytes()), before);
+            assert_eq!(pool.core.data.image_bytes(), 0);
+        }
+        let records = vec![record(&pool, &[part(0, 4), part(8, 4)])];
+        take_in(&pool, &item, &Scan { records }).unwrap();
+        assert_eq!(pool.space().used, before.0.used + 8);
+        assert_eq!(pool.core.data.image_bytes(), 8 * BLOCK_SIZE);
+    }
+
+    #[test]
+    fn a_need_beyond_what_is_free_is_promised_and_given_back_whole() {
+        let pool = opened();
+        let ask = || pool.core.space.reserve(Class::Node, 1000, Urgency::Delete);
+        ask().unwrap();
+        reserve(&pool, 1 << 30);
+        assert!(ask().is_err(), "what a replay needs is given to nobody else");
+        pool.core.space.unreserve(Class::Node, 1 << 30);
+        pool.core.space.unreserve(Class::Node, 1000);
+        assert!(!pool.core.space.may_gain(), "something is still promised");
+        ask().unwrap();
+    }
 }

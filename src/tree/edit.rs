@@ -11,7 +11,7 @@ use crate::tree::kills::NodeKills;
 use crate::tree::node::{Child, Handle, Link, Node};
 use crate::tree::nodes::{Expected, Nodes};
 use crate::tree::page::LEVELS_MAX;
-use crate::tree::{Tree, TreeError};
+use crate::tree::{Dirty, Tree, TreeError};
 
 impl Tree {
     /// Gives `key` a value, and returns the one that it had.
@@ -89,7 +89,7 @@ impl Tree {
     fn enter(&mut self, interval: Generation) {
         if self.edited != Some(interval) {
             self.edited = Some(interval);
-            self.dirty = 0;
+            self.dirty = Dirty::default();
         }
     }
 }
@@ -99,7 +99,7 @@ struct Edit<'a> {
     nodes: &'a Nodes,
     interval: Generation,
     kills: &'a mut NodeKills,
-    dirty: &'a mut usize,
+    dirty: &'a mut Dirty,
 }
 
 /// What a put did to a node.
@@ -112,7 +112,7 @@ struct Done {
 
 impl Edit<'_> {
     fn fresh(&mut self, node: Node) -> Arc<Handle> {
-        *self.dirty += 1;
+        *self.dirty.of(&node) += 1;
         Handle::fresh(self.interval, node)
     }
 
@@ -176,7 +176,10 @@ impl Edit<'_> {
             Link::Live(handle) if self.is_frozen(&handle) => {
                 self.kills.push_frozen(handle.place.clone());
             }
-            Link::Live(_) => *self.dirty = self.dirty.saturating_sub(1),
+            Link::Live(handle) => {
+                let count = self.dirty.of(&handle.node);
+                *count = count.saturating_sub(1);
+            }
         }
     }
 
@@ -199,7 +202,7 @@ impl Edit<'_> {
             if node.page.fits(Pointer::BYTES) {
                 node.insert_child(i + 1, split.separator, &Link::Live(split.right));
             } else {
-                *self.dirty += 1;
+                self.dirty.inner += 1;
                 done.split = Some(balance::split_inner(node, self.interval, i + 1, split));
             }
         } else if done.shrunk {
@@ -226,7 +229,7 @@ impl Edit<'_> {
             leaf.page.insert(at, key, value);
             return Done { old, split: None, shrunk: false };
         }
-        *self.dirty += 1;
+        self.dirty.leaves += 1;
         let split = Some(balance::split_leaf(leaf, self.interval, at, key, value));
         Done { old, split, shrunk: false }
     }

@@ -7,7 +7,7 @@ use crate::base::{Generation, SegmentId};
 use crate::block::Pointer;
 use crate::tree::node::{Handle, Link, Node};
 use crate::tree::nodes::Nodes;
-use crate::tree::{Tree, TreeError};
+use crate::tree::{Dirty, Tree, TreeError};
 
 /// Which nodes are kept in two copies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Tree {
             Some(Link::Live(root)) => match root.place.pointer() {
                 Some(pointer) => {
                     self.root = Some(Link::Disk(pointer.clone()));
-                    self.dirty = 0;
+                    self.dirty = Dirty::default();
                 }
                 None => settle_below(root),
             },

@@ -79,6 +79,19 @@ use crate::base::Generation;
 use crate::block::Pointer;
 use node::Link;
 
+/// Nodes made the own of an interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Dirty {
+    leaves: usize,
+    inner: usize,
+}
+
+impl Dirty {
+    fn of(&mut self, node: &Node) -> &mut usize {
+        if node.is_leaf() { &mut self.leaves } else { &mut self.inner }
+    }
+}
+
 /// One version of a tree, which edits make into the next. A clone is another version, in O(1).
 #[derive(Clone, Default)]
 pub struct Tree {
@@ -86,7 +99,7 @@ pub struct Tree {
     /// Interval of the latest edit.
     edited: Option<Generation>,
     /// Nodes made the own of that interval.
-    dirty: usize,
+    dirty: Dirty,
     /// Of a tree that edits made empty: whether that was written.
     emptied: Option<Arc<AtomicBool>>,
 }
@@ -130,6 +143,22 @@ impl Tree {
     /// the next checkpoint, in nodes.
     #[must_use]
     pub const fn dirty_nodes(&self) -> usize {
-        self.dirty
+        self.dirty.leaves + self.dirty.inner
+    }
+
+    /// Copies of nodes that writing those takes, where inner nodes are kept twice
+    /// ([`Twice::Inner`]).
+    #[must_use]
+    pub const fn dirty_copies(&self) -> usize {
+        self.dirty.leaves + 2 * self.dirty.inner
+    }
+
+    /// Levels of the tree, as far as that is known without reading: 1 for a leaf or nothing.
+    #[must_use]
+    pub fn known_levels(&self) -> usize {
+        match &self.root {
+            Some(Link::Live(handle)) => usize::from(handle.node.level()) + 1,
+            Some(Link::Disk(_)) | None => 1,
+        }
     }
 }

@@ -208,7 +208,8 @@ impl World {
         for version in self.held.iter().chain(&self.readers) {
             check_version(&self.nodes, &version.tree, &version.model);
         }
-        assert_eq!(self.live.dirty_nodes(), own_nodes(&self.live, self.live.edited()));
+        let (nodes, copies) = own_nodes(&self.live, self.live.edited());
+        assert_eq!((self.live.dirty_nodes(), self.live.dirty_copies()), (nodes, copies));
         if self.readers.is_empty() {
             self.check_space();
         }
@@ -255,15 +256,16 @@ fn check_version(nodes: &Nodes, tree: &Tree, model: &Model) {
 }
 
 /// Nodes in memory of that interval.
-fn own_nodes(tree: &Tree, interval: Option<Generation>) -> usize {
-    fn count(handle: &Handle, interval: Option<Generation>) -> usize {
-        let own = Some(handle.interval) == interval;
-        usize::from(own)
-            + handle.node.live().map(|(_, child)| count(child, interval)).sum::<usize>()
+fn own_nodes(tree: &Tree, interval: Option<Generation>) -> (usize, usize) {
+    fn count(handle: &Handle, interval: Option<Generation>) -> (usize, usize) {
+        let copies = if handle.node.is_leaf() { 1 } else { 2 };
+        let own = if Some(handle.interval) == interval { (1, copies) } else { (0, 0) };
+        let below = handle.node.live().map(|(_, child)| count(child, interval));
+        below.fold(own, |sum, c| (sum.0 + c.0, sum.1 + c.1))
     }
     match &tree.root {
         Some(Link::Live(root)) => count(root, interval),
-        _ => 0,
+        _ => (0, 0),
     }
 }
 

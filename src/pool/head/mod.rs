@@ -15,6 +15,8 @@ mod txn;
 mod view;
 
 #[cfg(test)]
+mod full_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -100,6 +102,41 @@ struct TreeState {
     dirty: bool,
     /// The checkpoint that wrote the current root.
     root_generation: Generation,
+    /// What is promised to the tree's dirty nodes.
+    dirty_room: DirtyRoom,
+    /// Levels of the tree, as far as was seen.
+    levels: usize,
+}
+
+/// Dirty nodes of one interval of a tree.
+#[derive(Clone, Copy, Debug, Default)]
+struct DirtyRoom {
+    nodes: usize,
+    /// Blocks that they will be written to, promised to them.
+    blocks: u64,
+}
+
+impl TreeState {
+    /// After edits: their nodes are promised room, and counted among the dirty ones of the pool.
+    fn note_dirty(&mut self, core: &Core) {
+        let node_blocks = (core.nodes.node_bytes() / BLOCK_SIZE).max(1);
+        let now = DirtyRoom {
+            nodes: self.tree.dirty_nodes(),
+            blocks: (self.tree.dirty_copies() * node_blocks) as u64,
+        };
+        let before = std::mem::replace(&mut self.dirty_room, now);
+        self.levels = self.levels.max(self.tree.known_levels());
+        core.space.change_dirty(before.blocks, now.blocks);
+        core.dirty_nodes.fetch_add(now.nodes, Ordering::Relaxed);
+        core.dirty_nodes.fetch_sub(before.nodes, Ordering::Relaxed);
+    }
+
+    /// The cut: these nodes are dirty no longer, and keep their room until they are written.
+    fn take_dirty(&mut self, core: &Core) -> DirtyRoom {
+        let taken = std::mem::take(&mut self.dirty_room);
+        core.dirty_nodes.fetch_sub(taken.nodes, Ordering::Relaxed);
+        taken
+    }
 }
 
 /// Under which version of the cluster key the head's root and log seed are sealed.
@@ -278,11 +315,11 @@ impl Head {
         self.log.mark();
     }
 
-    /// Above the dirty limit each change waits a little, the more the further above, so that the
-    /// checkpoint that was asked for catches up; nobody waits for it as a whole (rule 19).
+    /// Above the dirty limit of the pool each change waits a little, the more the further above, so
+    /// that the checkpoint that was asked for catches up; nobody waits for it as a whole (rule 19).
     fn slow_down(&self) {
         let max = self.core.dirty_nodes_max;
-        let excess = self.state.read().tree.dirty_nodes().saturating_sub(max);
+        let excess = self.core.dirty_nodes.load(Ordering::Relaxed).saturating_sub(max);
         if excess > 0 && !Checkpointing::by_this_thread() {
             let share = (excess as f64 / max as f64).min(1.0);
             clock::sleep(SLOW_DOWN_MAX.mul_f64(share));

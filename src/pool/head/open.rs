@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use super::{Drain, Head, Identity, TreeState, View};
+use super::{DirtyRoom, Drain, Head, Identity, TreeState, View};
 use crate::base::cursor::Writer;
 use crate::base::ids::ClusterId;
 use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64, Generation, SegmentId};
-use crate::block::{Class, ReadGuard, Run, SpaceEntry};
+use crate::block::{BlockError, Class, ReadGuard, Run, SpaceEntry, Urgency};
 use crate::crypto::{self, ClusterKey, LogOuterKey, LogSeed, NameHashKey};
 use crate::pool::core::{Core, Interval};
 use crate::pool::log::record::{Edit, decode_edits};
@@ -81,6 +81,8 @@ impl Pool {
             referenced_blocks: open.referenced_blocks,
             root_generation: open.root_generation,
             dirty: !has_root,
+            dirty_room: DirtyRoom::default(),
+            levels: 1,
         };
         if item.is_none() {
             interval.book.push(SpaceEntry::Alloc {
@@ -200,7 +202,7 @@ fn allocate_area(core: &Core) -> Result<Run, PoolError> {
     let mut blocks = u32::try_from(bytes / BLOCK_SIZE_U64 / 2 * 2).unwrap_or(u32::MAX);
     let least = u32::try_from(AREA_BYTES_MIN / BLOCK_SIZE_U64).unwrap_or(u32::MAX);
     let run = loop {
-        match core.space.allocate(Class::Data, blocks, blocks) {
+        match allocate_promised(core, blocks) {
             Ok(run) => break run,
             Err(_) if blocks > least => blocks = (blocks / 2).max(least),
             Err(error) => return Err(error.into()),
@@ -219,6 +221,14 @@ fn allocate_area(core: &Core) -> Result<Run, PoolError> {
         at += 256;
     }
     Ok(run)
+}
+
+/// One run of what is nobody else's: what was promised to others stays free for them.
+fn allocate_promised(core: &Core, blocks: u32) -> Result<Run, BlockError> {
+    core.space.reserve(Class::Data, u64::from(blocks), Urgency::Delete)?;
+    let run = core.space.allocate(Class::Data, blocks, blocks);
+    core.space.unreserve(Class::Data, u64::from(blocks));
+    run
 }
 
 /// Applies what a crash left in the log: edits in order, then the kills. What the records claim was
@@ -243,6 +253,7 @@ fn replay(
         state.note_claimed(item.segment, claimed);
         state.referenced_blocks = (state.referenced_blocks + claimed).saturating_sub(killed);
     }
+    state.note_dirty(core);
     core.space.unreserve(Class::Node, outstanding.need_blocks);
     log::info!("replayed {} log records of cluster {}", found.records.len(), open.cluster);
     Ok(())

@@ -47,6 +47,7 @@ impl Participant for Head {
             identity: Arc::clone(&self.identity.read()),
             head,
             tree: state.tree.clone(),
+            dirty_blocks: state.take_dirty(&self.core).blocks,
             changed: std::mem::take(&mut state.dirty),
             kills,
             claimed: std::mem::take(&mut state.claimed),
@@ -78,6 +79,8 @@ struct Frozen {
     is_last: bool,
     identity: Arc<Identity>,
     tree: Tree,
+    /// Promised to the nodes that are to be written.
+    dirty_blocks: u64,
     changed: bool,
     kills: Vec<Kill>,
     claimed: Vec<(SegmentId, u64)>,
@@ -108,6 +111,7 @@ impl FrozenHead for Frozen {
         } else {
             None
         };
+        head.core.space.change_dirty(self.dirty_blocks, 0);
         let written = book.allocated_blocks(self.segment) - before;
         head.state.write().referenced_blocks += written;
         let mut allocated = std::mem::take(&mut self.claimed);

@@ -1,18 +1,19 @@
 //! Space promised to an operation before it is accepted (engine.md, rule 13), so that what was
-//! accepted can be written out later.
+//! accepted can be written out later. What is promised to all heads together fits.
 
 use std::sync::Arc;
 
 use super::Head;
 use crate::base::units::BLOCK_SIZE;
 use crate::block::{Class, Urgency};
-use crate::pool::PoolError;
 use crate::pool::core::Core;
+use crate::pool::{Pool, PoolError};
 
 /// Nodes that an operation may dirty beside one leaf for each item: a path, and two splits.
 const NODES_BESIDE: u64 = 6;
-/// Dirty nodes that are worth a checkpoint before the pool is called full.
-const MANY_DIRTY: usize = 32;
+/// Levels of a tree that are dirtied once for all that waits in buffers: the root, and the leaves
+/// that are counted by items.
+const LEVELS_COUNTED: usize = 2;
 
 /// Space promised; given back when dropped, by when the data is claimed and the nodes are counted
 /// as dirty ones.
@@ -29,11 +30,57 @@ impl Drop for Reservation {
     }
 }
 
+impl Core {
+    fn node_blocks(&self) -> u64 {
+        (self.nodes.node_bytes() / BLOCK_SIZE).max(1) as u64
+    }
+
+    /// Promises room for `data_blocks` of data and `held` nodes, where there is room for `beside`
+    /// nodes more. Where it is refused, and a checkpoint may give something back, one is awaited and
+    /// the question asked again.
+    fn promise(
+        self: &Arc<Self>,
+        data_blocks: u64,
+        held: u64,
+        beside: u64,
+        urgency: Urgency,
+    ) -> Result<Reservation, PoolError> {
+        match self.promise_now(data_blocks, held, beside, urgency) {
+            Err(PoolError::Full) => {}
+            other => return other,
+        }
+        let generation = self.gate.read().generation;
+        if !self.space.may_gain() {
+            return Err(PoolError::Full);
+        }
+        self.wait_durable(generation)?;
+        self.promise_now(data_blocks, held, beside, urgency)
+    }
+
+    fn promise_now(
+        self: &Arc<Self>,
+        data_blocks: u64,
+        held: u64,
+        beside: u64,
+        urgency: Urgency,
+    ) -> Result<Reservation, PoolError> {
+        let space = &self.space;
+        let (held, beside) = (held * self.node_blocks(), beside * self.node_blocks());
+        space.reserve(Class::Node, held + beside, urgency)?;
+        if let Err(error) = space.reserve(Class::Data, data_blocks, urgency) {
+            space.unreserve(Class::Node, held + beside);
+            return Err(error.into());
+        }
+        space.unreserve(Class::Node, beside);
+        Ok(Reservation { core: Arc::clone(self), data_blocks, node_blocks: held })
+    }
+}
+
 impl Head {
     /// Promises room for `data_blocks` of data and for the nodes that `items` edits may dirty,
-    /// beside all that are dirty already. Where it is refused, and frees or many dirty nodes wait
-    /// for a checkpoint, one is awaited and the question asked again. Not to be called inside
-    /// [`Head::transact`].
+    /// beside all that is promised and dirty in the pool already. Where it is refused, and a
+    /// checkpoint may give something back, one is awaited and the question asked again. Not to be
+    /// called inside [`Head::transact`].
     ///
     /// # Errors
     /// [`PoolError::Full`]; those of a checkpoint.
@@ -43,43 +90,18 @@ impl Head {
         items: u64,
         urgency: Urgency,
     ) -> Result<Reservation, PoolError> {
-        match self.promise(data_blocks, items, urgency) {
-            Err(PoolError::Full) => {}
-            other => return other,
-        }
-        let generation = self.core.gate.read().generation;
-        let state = self.state.read();
-        let frees = !state.kills.is_empty() || self.core.space.report().pending_free > 0;
-        // Dirty nodes need room until they are written: a checkpoint gives most of it back.
-        let dirty = state.tree.dirty_nodes() >= MANY_DIRTY;
-        drop(state);
-        if !frees && !dirty {
-            return Err(PoolError::Full);
-        }
-        self.core.wait_durable(generation)?;
-        self.promise(data_blocks, items, urgency)
+        // Between the leaves and the root each level may get a node more, kept twice.
+        let levels = self.state.read().levels.saturating_sub(LEVELS_COUNTED) as u64;
+        self.core.promise(data_blocks, items + 2 * levels, NODES_BESIDE, urgency)
     }
+}
 
-    fn promise(
-        &self,
-        data_blocks: u64,
-        items: u64,
-        urgency: Urgency,
-    ) -> Result<Reservation, PoolError> {
-        let space = &self.core.space;
-        let node_blocks = (self.core.nodes.node_bytes() / BLOCK_SIZE).max(1) as u64;
-        let dirty = self.state.read().tree.dirty_nodes() as u64;
-        // Inner nodes are written twice: a quarter more than one block for each covers them.
-        let nodes = dirty + dirty / 4 + items + NODES_BESIDE;
-        space.reserve(Class::Node, nodes * node_blocks, urgency)?;
-        if let Err(error) = space.reserve(Class::Data, data_blocks, urgency) {
-            space.unreserve(Class::Node, nodes * node_blocks);
-            return Err(error.into());
-        }
-        // What is dirty is counted anew by whoever asks next; held as well by each write that is
-        // buffered, it would fill a small pool by itself.
-        space.unreserve(Class::Node, (nodes - items) * node_blocks);
-        let core = Arc::clone(&self.core);
-        Ok(Reservation { core, data_blocks, node_blocks: items * node_blocks })
+impl Pool {
+    /// Promises room for `nodes` nodes, for a change of the catalog that adds to it.
+    ///
+    /// # Errors
+    /// [`PoolError::Full`]; those of a checkpoint.
+    pub fn reserve_nodes(&self, nodes: u64) -> Result<Reservation, PoolError> {
+        self.core().promise(0, nodes, 0, Urgency::Ordinary)
     }
 }

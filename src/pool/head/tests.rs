@@ -22,9 +22,13 @@ use crate::tree::Key;
 
 const SEGMENT: SegmentId = SegmentId(16);
 const CLUSTER: ClusterId = ClusterId([7; 16]);
-const ROOT_KEY: Key = Key { object: 0x20 << 56, kind: 0x20, offset: 0 };
 
-/// One cluster without snapshots: every kill frees at once.
+/// Where the root of a cluster stands in the catalog.
+const fn root_key(cluster: ClusterId) -> Key {
+    Key { object: 0x20 << 56, kind: 0x20, offset: cluster.0[0] as u64 }
+}
+
+/// Clusters without snapshots: every kill frees at once.
 struct OneCluster;
 
 impl Keeper for OneCluster {
@@ -36,7 +40,7 @@ impl Keeper for OneCluster {
             if let Some(root) = &head.root {
                 let mut w = Writer::new();
                 w.u64(head.root_generation.get()).u64(head.referenced_blocks).sized(root);
-                txn.put(ROOT_KEY, &w.into_bytes())?;
+                txn.put(root_key(head.cluster), &w.into_bytes())?;
             }
         }
         Ok(())
@@ -47,7 +51,7 @@ fn engine_key() -> EngineKey {
     EngineKey::from_bytes(&[1; 32])
 }
 
-fn create(size: u64) -> Arc<SimDevice> {
+pub(super) fn create(size: u64) -> Arc<SimDevice> {
     let sim = SimDevice::new(size);
     let device: Arc<dyn Device> = sim.clone();
     let wrap = EngineWrap {
@@ -67,17 +71,26 @@ fn create(size: u64) -> Arc<SimDevice> {
     sim
 }
 
-fn open(sim: &Arc<SimDevice>) -> (Arc<Pool>, Arc<Head>) {
+pub(super) fn open_pool(sim: &Arc<SimDevice>, options: OpenOptions) -> Arc<Pool> {
     let device: Arc<dyn Device> = sim.clone();
     let sealed = pool::probe(&device).unwrap();
-    let pool = sealed.unlock(engine_key(), OpenOptions::default()).unwrap();
+    let pool = sealed.unlock(engine_key(), options).unwrap();
     pool.set_keeper(Arc::new(OneCluster));
+    pool
+}
+
+fn open(sim: &Arc<SimDevice>) -> (Arc<Pool>, Arc<Head>) {
+    let pool = open_pool(sim, OpenOptions::default());
     let head = open_head(&pool);
     (pool, head)
 }
 
 fn open_head(pool: &Arc<Pool>) -> Arc<Head> {
-    let stored = pool.read_catalog().get(ROOT_KEY).unwrap();
+    open_cluster(pool, CLUSTER)
+}
+
+pub(super) fn open_cluster(pool: &Arc<Pool>, cluster: ClusterId) -> Arc<Head> {
+    let stored = pool.read_catalog().get(root_key(cluster)).unwrap();
     let (root_generation, referenced_blocks, sealed_root) = match stored {
         None => (Generation(0), 0, None),
         Some(bytes) => {
@@ -87,7 +100,7 @@ fn open_head(pool: &Arc<Pool>) -> Arc<Head> {
         }
     };
     pool.open_head(OpenHead {
-        cluster: CLUSTER,
+        cluster,
         ck_id: 1,
         cluster_key: ClusterKey::from_bytes(&[2; 32]),
         sealed_root,
@@ -98,7 +111,7 @@ fn open_head(pool: &Arc<Pool>) -> Arc<Head> {
     .unwrap()
 }
 
-fn key(n: u64) -> Key {
+pub(super) fn key(n: u64) -> Key {
     Key { object: n, kind: 1, offset: 0 }
 }
 
@@ -127,7 +140,13 @@ impl Extent {
 }
 
 /// Writes `blocks` blocks of `fill` under item `n`, letting go of what stood there.
-fn write(head: &Head, n: u64, blocks: usize, fill: u8, out: bool) -> Result<(), PoolError> {
+pub(super) fn write(
+    head: &Head,
+    n: u64,
+    blocks: usize,
+    fill: u8,
+    out: bool,
+) -> Result<(), PoolError> {
     let mut runs = Vec::new();
     let mut left = blocks;
     while left > 0 {
@@ -155,7 +174,7 @@ fn write(head: &Head, n: u64, blocks: usize, fill: u8, out: bool) -> Result<(), 
     })
 }
 
-fn remove(head: &Head, n: u64) -> Result<(), PoolError> {
+pub(super) fn remove(head: &Head, n: u64) -> Result<(), PoolError> {
     head.transact(|txn| {
         if let Some(old) = txn.get(key(n))? {
             let old = Extent::decode(&old);
@@ -167,7 +186,7 @@ fn remove(head: &Head, n: u64) -> Result<(), PoolError> {
 }
 
 /// Item -> (blocks, fill), each block read and compared.
-fn contents(head: &Head) -> BTreeMap<u64, (u32, u8)> {
+pub(super) fn contents(head: &Head) -> BTreeMap<u64, (u32, u8)> {
     let view = head.view();
     let mut found = Vec::new();
     view.range(Key::MIN, Key::MAX, &mut |key, value| {

@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Head;
 use crate::base::cursor::Writer;
@@ -219,8 +220,9 @@ impl<'a> Txn<'a> {
             return Err(error);
         }
         self.head.log.append(group);
-        let dirty_nodes = state.tree.dirty_nodes();
+        state.note_dirty(core);
         drop(state);
+        let dirty_nodes = core.dirty_nodes.load(Ordering::Relaxed);
         core.due.note_change();
         if dirty_nodes >= core.dirty_nodes_max {
             core.due.request(DueReason::Dirty);
