@@ -211,11 +211,11 @@ impl Space {
         };
         inner.with(region, |state| {
             debug_assert!(state.provisional >= run.blocks, "released what was not provisional");
-            if let Some(loaded) = &mut state.loaded
-                && state.provisional >= run.blocks
-            {
-                loaded.mark(start, run.blocks, false);
+            if state.provisional >= run.blocks {
                 state.provisional -= run.blocks;
+                if let Some(loaded) = &mut state.loaded {
+                    loaded.mark(start, run.blocks, false);
+                }
             }
         });
     }

@@ -18,7 +18,7 @@ use crate::catalog::restore::InPlace;
 use crate::catalog::snapshot::{self, NewSnapshot};
 use crate::catalog::state::{Edit, State};
 use crate::catalog::steps::{self, Budget};
-use crate::pool::{CheckpointDone, CutPlan, Pool, PoolError, ShredScope};
+use crate::pool::{CheckpointDone, CutPlan, Pool, PoolError, Reservation, ShredScope};
 use crate::sys::sync::Mutex;
 
 /// Clusters, snapshots and who holds what, of one open pool.
@@ -29,6 +29,9 @@ pub struct Catalog {
     /// is mounted between the plan of a snapshot and its cut.
     pub(in crate::catalog) changes: Mutex<()>,
 }
+
+/// Nodes of the catalog that a new cluster or snapshot may take: paths to its items, kept twice.
+const NODES_OF_AN_ADDITION: u64 = 16;
 
 /// A deleted cluster.
 #[derive(Debug)]
@@ -104,6 +107,12 @@ impl Catalog {
         }
     }
 
+    /// Room for `count` new things in the catalog, asked for before anything is done: what adds must
+    /// not use up what deleting needs.
+    pub(in crate::catalog) fn room_for(&self, count: usize) -> Result<Reservation, CatalogError> {
+        Ok(self.pool.reserve_nodes(NODES_OF_AN_ADDITION * count as u64)?)
+    }
+
     /// A version for a cluster key, never used before in this pool.
     #[must_use]
     pub fn new_ck_id(&self) -> u32 {
@@ -120,6 +129,7 @@ impl Catalog {
     pub fn create_cluster(&self, new: NewCluster) -> Result<ClusterInfo, CatalogError> {
         let _changes = self.changes.lock();
         cluster::check_new(&self.state.lock().index, &new)?;
+        let _room = self.room_for(1)?;
         let name = new.name.clone();
         self.change(Vec::new(), false, move |edit| edit.create_cluster(new, None))?;
         self.cluster(&name)
@@ -150,6 +160,7 @@ impl Catalog {
     /// [`CatalogError::TooLong`], [`CatalogError::LogOutstanding`]; the pool's errors.
     pub fn take_snapshots(&self, new: &[NewSnapshot]) -> Result<Vec<SnapshotInfo>, CatalogError> {
         let _changes = self.changes.lock();
+        let _room = self.room_for(new.len())?;
         let new_segments = {
             let mut state = self.state.lock();
             snapshot::check_new(&state.index, new)?;
@@ -215,6 +226,7 @@ impl Catalog {
             cluster::check_new(&state.index, &new)?;
             state.index.snapshot(id)?;
         }
+        let _room = self.room_for(1)?;
         let name = new.name.clone();
         self.change(Vec::new(), false, move |edit| edit.clone_snapshot(id, new))?;
         self.cluster(&name)
@@ -239,6 +251,7 @@ impl Catalog {
             snapshot::check_new(&state.index, std::slice::from_ref(&restore.safety))?;
             self.check_replayed(&state, cluster)?;
         }
+        let _room = self.room_for(1)?;
         let safety = restore.safety.id;
         self.change(Vec::new(), false, move |edit| edit.restore_in_place(restore))?;
         self.snapshot(safety)

@@ -112,6 +112,13 @@ impl Service {
                     .to_owned(),
             );
         }
+        let space = self.pool().space();
+        if space.backing_is_full {
+            warnings.push(format!(
+                "the filesystem that holds the pool is full: {} MiB of the pool can still be written",
+                space.free * BLOCK_SIZE_U64 / (1 << 20)
+            ));
+        }
         if !self.pool().device().describe().direct {
             warnings.push("the device refuses direct I/O: its cache is in between".to_owned());
         }
