@@ -41,7 +41,8 @@ fn end(context: &Context, checked: &Checked) -> Outcome {
     let pool = context.places.pool.display();
     if checked.worst.as_deref() == Some("damage") {
         let count = checked.results.len() as u64 + checked.findings_left_out;
-        let detail = format!("{pool}: {count} findings, the worst is damage");
+        let findings = if count == 1 { "finding" } else { "findings" };
+        let detail = format!("{pool}: {count} {findings}, the worst is damage");
         return Err(Problem::new(ProblemCode::Corrupt, detail)
             .with_hint("what to do next stands in the report"));
     }
@@ -55,7 +56,8 @@ fn end(context: &Context, checked: &Checked) -> Outcome {
 }
 
 fn text(c: &Checked) -> String {
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = Vec::new();
+    lines.extend(c.warnings.iter().map(|warning| format!("warning: {warning}")));
     for found in &c.results {
         lines.push(format!("{}: {}", found.severity, found.detail));
         lines.extend(found.hits.iter().map(|hit| format!("    hits {}", hit.text)));
@@ -93,6 +95,14 @@ fn covered(c: &Checked) -> Vec<String> {
         0 => String::new(),
         n => format!(" ({n} cannot be read)"),
     };
+    // A scrub compares no books.
+    let reached = match c.blocks_reached + c.blocks_awaiting_free + c.blocks_uncovered {
+        0 => String::new(),
+        _ => format!(
+            ": {} reached, {} awaiting their release, {} not covered",
+            c.blocks_reached, c.blocks_awaiting_free, c.blocks_uncovered
+        ),
+    };
     vec![
         format!(
             "pool {}, checkpoint {}: {} of 4 superblock copies, {} ring records, {} regions\
@@ -106,14 +116,8 @@ fn covered(c: &Checked) -> Vec<String> {
             c.logs.len()
         ),
         format!(
-            "{} blocks allocated: {} reached, {} awaiting their release, {} not covered; {} have \
-             their checksum compared, {} their tag",
-            c.blocks_allocated,
-            c.blocks_reached,
-            c.blocks_awaiting_free,
-            c.blocks_uncovered,
-            c.blocks_checked,
-            c.blocks_authenticated
+            "{} blocks allocated{reached}; {} have their checksum compared, {} their tag",
+            c.blocks_allocated, c.blocks_checked, c.blocks_authenticated
         ),
     ]
 }

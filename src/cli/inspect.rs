@@ -12,7 +12,7 @@ use crate::control::Problem;
 use crate::service::inspect::{Inspection, Look};
 use crate::verify::RolledBack;
 
-/// Opens the pool for looking; says what should be known before what is shown is believed.
+/// Opens the pool for looking.
 pub(in crate::cli) fn open(context: &Context) -> Result<Inspection, Problem> {
     let file = context.globals.passphrase_file.clone();
     let mut refused = None;
@@ -21,7 +21,7 @@ pub(in crate::cli) fn open(context: &Context) -> Result<Inspection, Problem> {
         asked.map_err(|problem| refused = Some(problem)).ok()
     };
     let opened = Inspection::open(&config_dir()?, &context.places.pool, &mut ask);
-    let opened = opened.map_err(|error| {
+    opened.map_err(|error| {
         let busy = error.code == ProblemCode::PoolBusy;
         let told = refused.unwrap_or_else(|| problem(error));
         if busy {
@@ -29,7 +29,11 @@ pub(in crate::cli) fn open(context: &Context) -> Result<Inspection, Problem> {
         } else {
             told
         }
-    })?;
+    })
+}
+
+/// Says what should be known before what is shown is believed.
+fn warn(context: &Context, opened: &Inspection) {
     opened.warnings().iter().for_each(|warning| context.out.warn(warning));
     if let Some(RolledBack { found, seen }) = opened.rolled_back() {
         let text = format!(
@@ -37,7 +41,6 @@ pub(in crate::cli) fn open(context: &Context) -> Result<Inspection, Problem> {
         );
         context.out.warn(&text);
     }
-    Ok(opened)
 }
 
 pub(in crate::cli) fn debug(context: &Context, command: &DebugCommand) -> Outcome {
@@ -55,7 +58,9 @@ pub(in crate::cli) fn debug(context: &Context, command: &DebugCommand) -> Outcom
         DebugCommand::Region { index: None } => Look::Regions,
         DebugCommand::Region { index: Some(index) } => Look::Region(*index),
     };
-    let shown = open(context)?.look(&look).map_err(problem)?;
+    let opened = open(context)?;
+    warn(context, &opened);
+    let shown = opened.look(&look).map_err(problem)?;
     // Lists stand in results, as everywhere.
     let document = match shown {
         Value::Array(results) => serde_json::json!({ "results": results }),

@@ -1,0 +1,98 @@
+# check and scrub: what is damaged is named, everything else goes on, and the status says so.
+
+load lib.bash
+
+teardown() { drop_pool; }
+
+# A block in the middle of the longest run of data; the daemon must be shut down.
+data_block() {
+    local region
+    for region in $(sr debug region --json | jq -r '.results[].region'); do
+        sr debug region "$region" --json
+    done | jq -s '[.[].runs[] | select(.segment != 1)] | max_by(.blocks) | .addr + 3'
+}
+
+flip() { # BLOCK
+    local byte
+    byte=$(od -An -tu1 -j $(($1 * 4096 + 100)) -N 1 "$STRONGROOM_POOL/pool.img")
+    printf "\\x$(printf %x $((byte ^ 1)))" |
+        dd of="$STRONGROOM_POOL/pool.img" bs=1 seek=$(($1 * 4096 + 100)) conv=notrunc status=none
+}
+
+filled() {
+    POOL_SIZE=256M make_pool
+    sr cluster create db
+    sr mount db "$work/m"
+    mkdir -p "$work/m/base"
+    head -c 3000000 /dev/urandom > "$work/m/base/table"
+    ln "$work/m/base/table" "$work/m/base/zz"
+    echo sound > "$work/m/other"
+    sync -f "$work/m"
+    snap=$(take db)
+}
+
+@test "damage is named with cluster, snapshot, path and offset; the rest is read, and the file can be deleted" {
+    filled
+    sr scrub | grep -qx clean
+    fails 1 check
+    sr shutdown
+    sr check | grep -qx clean
+    block=$(data_block)
+    flip "$block"
+
+    run sr check --json
+    [ "$status" -eq 4 ]
+    found=$("$STRONGROOM_BIN" check --json 2> "$work/problem" || true)
+    [ "$(jq -r .code "$work/problem")" = corrupt ]
+    [ "$(jq '.results | length' <<< "$found")" = 1 ]
+    [ "$(jq -r '.results[0].kind' <<< "$found")" = rot ]
+    # The first of its two names, whichever that is.
+    [[ $(jq -r '[.results[0].hits[] | .path] | unique | .[]' <<< "$found") =~ ^/base/(table|zz)$ ]]
+    [ "$(jq -r '.results[0].hits[1].snapshotId' <<< "$found")" = "$snap" ]
+    [ "$(jq -r '.results[0].hits[0] | "\(.names) \(.length)"' <<< "$found")" = "2 4096" ]
+    [ "$(jq '.nextSteps | length' <<< "$found")" -gt 0 ]
+
+    sr mount db "$work/m"
+    run cat "$work/m/base/table"
+    [ "$status" -ne 0 ]
+    [ "$(cat "$work/m/other")" = sound ]
+    fails 4 scrub
+    [[ $output == *"hits cluster db: /base/"* ]]
+    rm "$work/m/base/table" "$work/m/base/zz"
+    # The snapshot has it still.
+    fails 4 scrub
+    [[ $output != *"hits cluster db"* ]]
+    sr snapshot delete "$snap"
+    eventually 20 sr scrub
+}
+
+@test "a pool that was put back whole is told by check, and opened once that is accepted" {
+    filled
+    sr shutdown
+    cp --sparse=always "$STRONGROOM_POOL/pool.img" "$work/old.img"
+    sr mount db "$work/m"
+    echo more > "$work/m/more"
+    sr shutdown
+    cp --sparse=always "$work/old.img" "$STRONGROOM_POOL/pool.img"
+    fails 1 check
+    [[ $output == *"put back"* && $output == *accept-rollback* ]]
+    run sr check --json
+    [ "$("$STRONGROOM_BIN" check --json 2>&1 >/dev/null | jq -r .code)" = pool-rolled-back ]
+    fails 1 mount db "$work/m"
+    both debug superblock
+    [ "$status" -eq 0 ]
+    [[ $output == *"put back"* ]]
+}
+
+@test "a scrub keeps to its rate, shows in status, and one runs at a time" {
+    filled
+    sr scrub --rate 2MiB > "$work/slow" &
+    slow=$!
+    eventually 5 bash -c '"$STRONGROOM_BIN" status | grep -q "reading everything"'
+    fails 1 scrub
+    [[ $output == *"under way"* ]]
+    wait "$slow"
+    grep -qx clean "$work/slow"
+    fails 2 scrub "$work/m/base"
+    fails 1 scrub nothing-of-that-name
+}
