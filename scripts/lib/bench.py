@@ -9,7 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from api import Api
 
 BIN = os.environ["STRONGROOM_BIN"]
 MIB = 1 << 20
@@ -117,12 +120,22 @@ class Strongroom(Plain):
                 return int(line.split()[1])
         return 0
 
-    def snapshot_ms(self):
+    def api(self):
+        return Api(self.base / "pool" / "control.sock")
+
+    def snapshot(self):
+        """Takes a snapshot; milliseconds over the socket, and bytes written to the device."""
+        api = self.api()
+        before = api.counter("device_write_bytes_total")
         begin = time.monotonic()
-        snapshot = json.loads(self.sr("snapshot", "create", "bench", "--json"))["results"][0]["id"]
+        api.post("/v1/snapshots", {"clusters": ["bench"]})
         took = (time.monotonic() - begin) * 1000
-        self.sr("snapshot", "delete", snapshot)
-        return took
+        return took, api.counter("device_write_bytes_total") - before
+
+    def snapshot_command_ms(self):
+        begin = time.monotonic()
+        self.sr("snapshot", "create", "bench", "--json")
+        return (time.monotonic() - begin) * 1000
 
 
 def fio(root, **options):
@@ -280,22 +293,61 @@ LINES = ["sequential_write", "sequential_read", "cold_random_read_1", "cold_rand
          "sqlite_delete", "sqlite_wal", "pgbench"]
 
 
+def fill(root, files, size):
+    """Makes so many files of one size, 1,000 to a folder."""
+    block = os.urandom(size - 8)
+
+    def folder(number):
+        place = root / str(number)
+        place.mkdir()
+        for i in range(number * 1000, min(files, (number + 1) * 1000)):
+            handle = os.open(place / f"f{i}", os.O_WRONLY | os.O_CREAT)
+            os.writev(handle, (i.to_bytes(8, "little"), block))
+            os.close(handle)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(folder, range((files + 999) // 1000)))
+
+
+SNAPSHOTS = 21
+
+
 def snapshot_times(base, short):
-    """Median milliseconds of a snapshot with nothing dirty, at two sizes."""
-    out = {}
-    for label, files, each in (("small", 20, 400 * 1024), ("large", 200 if short else 20_000, 40 * 1024)):
-        folder = Path(tempfile.mkdtemp(dir=base))
-        fs = Strongroom(folder)
-        fs.start()
-        for i in range(files):
-            sub = fs.root / str(i // 1000)
-            sub.mkdir(exist_ok=True)
-            (sub / f"f{i}").write_bytes(os.urandom(each))
-        fs.remount()
-        out[label] = statistics.median(fs.snapshot_ms() for _ in range(5))
-        fs.stop()
+    """What a snapshot with nothing dirty costs, of a small cluster and of one that is 1,000 times as
+    large (short: ten times as large), taken in turn: medians."""
+    sizes = {"small": (20, 8 * MIB), "large": (200, 80 * MIB) if short else (200_000, 8192 * MIB)}
+    systems, seconds, seen = {}, {}, {}
+    folder = Path(tempfile.mkdtemp(prefix="strongroom-bench.", dir=base))
+    try:
+        for label, (files, size) in sizes.items():
+            (folder / label).mkdir()
+            fs = systems[label] = Strongroom(folder / label)
+            fs.start()
+            begin = time.monotonic()
+            fill(fs.root, files, size // files)
+            fs.remount()
+            seconds[label] = time.monotonic() - begin
+        for _ in range(SNAPSHOTS):
+            for label, fs in systems.items():
+                took, written = fs.snapshot()
+                row = seen.setdefault(label, dict(socketMs=[], commandMs=[], bytesWritten=[]))
+                row["socketMs"].append(took)
+                row["bytesWritten"].append(written)
+                row["commandMs"].append(fs.snapshot_command_ms())
+    finally:
+        for fs in systems.values():
+            fs.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    return out
+    out = {label: {name: statistics.median(values) for name, values in row.items()} for label, row in seen.items()}
+    for label, (files, size) in sizes.items():
+        row = out[label]
+        print(f"snapshot, nothing dirty      {files:7} files, {size // MIB:5} MiB: {row['socketMs']:6.2f} ms by the socket, "
+              f"{row['commandMs']:6.2f} ms as a command, {row['bytesWritten'] / 1024:.0f} KiB written "
+              f"(filled in {seconds[label]:.0f} s)")
+    ratio = {name: out["large"][name] / out["small"][name] for name in out["small"]}
+    print(f"                             ratio {ratio['socketMs']:.2f} by the socket, {ratio['commandMs']:.2f} as a "
+          f"command, {ratio['bytesWritten']:.2f} of bytes", flush=True)
+    return dict(out, ratio=ratio)
 
 
 def main():
@@ -337,12 +389,11 @@ def main():
     if bench.tails_ms:
         tails = {name: statistics.median(values) for name, values in bench.tails_ms.items()}
         print("pgbench, 99.9th percentile   " + "  ".join(f"{name} {ms:.1f} ms" for name, ms in tails.items()))
-    snapshots = snapshot_times(arguments.dir, arguments.short) if not arguments.only else {}
-    if snapshots:
-        print(f"snapshot time                small {snapshots['small']:.1f} ms, large {snapshots['large']:.1f} ms, "
-              f"ratio {snapshots['large'] / snapshots['small']:.2f}")
+    wanted = not arguments.only or "snapshot" in arguments.only.split(",")
+    snapshots = snapshot_times(arguments.dir, arguments.short) if wanted else {}
     if arguments.json:
-        Path(arguments.json).write_text(json.dumps(dict(results=results, peakKiB=memory, pgbenchTailMs=bench.tails_ms, snapshotMs=snapshots), indent=1))
+        Path(arguments.json).write_text(json.dumps(dict(results=results, peakKiB=memory, pgbenchTailMs=bench.tails_ms,
+                                                        snapshots=snapshots), indent=1))
 
 
 main()
