@@ -265,3 +265,26 @@ fn claims_of_a_log_are_taken_where_they_are_and_overlap_is_corruption() {
     assert!(rig.space.take(Class::Data, first).is_err());
     assert!(rig.space.take(Class::Node, Run { addr: behind.end(), blocks: 4 }).is_err());
 }
+
+#[test]
+fn a_block_that_is_not_what_its_pointer_says_is_never_handed_out() {
+    let rig = rig(256);
+    let data = crate::block::DataStore::new(rig.device.clone(), rig.space.clone());
+    let run = rig.space.allocate(Class::Data, 2, 2).unwrap();
+    let prepared = data.encrypt(&[7; 8192], run);
+    data.write_out(&prepared).unwrap();
+    let mut out = [0; 8192];
+    data.read(run, &prepared.refs, &mut out).unwrap();
+    rig.device.corrupt(run.addr.plus(1).offset_bytes() + 5, 1);
+    let read = data.read(run, &prepared.refs, &mut out);
+    assert!(matches!(read, Err(BlockError::Corrupt { addr, .. }) if addr == run.addr.plus(1)));
+
+    let nodes = crate::block::PoolNodes::new(rig.device.clone(), rig.space.clone(), 16_384);
+    nodes.set_book(Some(rig.book(2)));
+    use crate::block::NodeStore;
+    let pointer = nodes.write_node(&[9; 16_384], Generation(2), SEGMENT, true).unwrap();
+    rig.device.corrupt(pointer.addr.offset_bytes() + 9, 1);
+    assert_eq!(nodes.read_node(&pointer).unwrap()[..], [9; 16_384], "the second copy");
+    rig.device.corrupt(pointer.second.unwrap().offset_bytes() + 9, 1);
+    assert!(matches!(nodes.read_node(&pointer), Err(BlockError::Corrupt { .. })));
+}

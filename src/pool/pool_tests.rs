@@ -5,9 +5,10 @@ use std::sync::Arc;
 use crate::base::units::BLOCK_SIZE_U64;
 use crate::base::{Generation, SegmentId};
 use crate::block::Class;
-use crate::device::Device;
 use crate::device::counted::Counted;
+use crate::device::faulty::{Fault, Faulty};
 use crate::device::sim::SimDevice;
+use crate::device::{Device, Operation};
 use crate::pool::superblock::copy_offset;
 use crate::pool::test_head::{
     Model, assert_allocated_is_reachable, create, engine_key, open, region_items,
@@ -270,6 +271,43 @@ fn a_pool_older_than_remembered_is_refused_and_accepted_as_another_incarnation()
     assert!(matches!(unlock(false, later), Err(PoolError::RolledBack { .. })));
     assert_eq!(unlock(true, later).unwrap().incarnation(), 2);
     assert_eq!(unlock(false, generation).unwrap().incarnation(), 2);
+}
+
+#[test]
+fn the_later_of_two_superblocks_of_one_generation_counts() {
+    let (_, device) = device(256);
+    let (pool, _) = open(&device).unwrap();
+    for _ in 0..2 {
+        pool.checkpoint(CutPlan { narrowing: true, ..CutPlan::default() }).unwrap();
+        let sequence = pool.serial.lock().clear.sequence;
+        let slots = crate::pool::slots::Slots::read(&*device).unwrap();
+        assert_eq!(slots.newest().sequence, sequence, "both are of one generation");
+        checkpoint(&pool);
+    }
+}
+
+#[test]
+fn a_superblock_that_was_never_flushed_is_made_sure_of_before_it_is_believed() {
+    // The process dies in the flush of a superblock; the next one finds it all the same, and frees
+    // by it; then the power goes.
+    let sim = SimDevice::new(256 << 20);
+    let faulty = Faulty::new(sim.clone(), |op| op == Operation::Flush);
+    let plain: Arc<dyn Device> = faulty.clone();
+    create(&plain).unwrap();
+    let (pool, head) = open(&plain).unwrap();
+    head.write(1, 1, 30).unwrap();
+    checkpoint(&pool);
+    head.remove(1).unwrap();
+    head.write(2, 2, 30).unwrap();
+    faulty.fail_after(1, Fault::Dead);
+    assert!(pool.checkpoint(CutPlan::default()).is_err());
+    drop((pool, head));
+    faulty.heal();
+    let counted = Counted::new(sim);
+    let again: Arc<dyn Device> = counted.clone();
+    let _sealed = probe(&again).unwrap();
+    let seen = counted.counts();
+    assert!(seen.flushes == 1 && seen.writes == 0, "{seen:?}");
 }
 
 #[test]

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# Usage: scripts/mutations.sh [NAME...]
+# Takes one protection of the engine away at a time (tests/mutations/NAME.patch), in a copy of the
+# sources, and runs the test that its patch names: the test has to fail. A patch that does not apply,
+# or does not build, is a failure too. All of them take half an hour or more on two cores; the
+# target directory is CARGO_TARGET_DIR, or target/mutations.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib/common.sh
+
+need_rust
+root=$PWD
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target/mutations} CARGO_TERM_COLOR=never
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+cp -r Cargo.toml Cargo.lock src tests docs README.md "$copy"
+for extra in build.rs benches rust-toolchain.toml .cargo scripts; do
+    if [ -e "$extra" ]; then cp -r "$extra" "$copy"; fi
+done
+cd "$copy" || exit 1
+
+caught=0 failed=()
+# verdict NAME TEXT...: says what became of a mutation, and gives the sources back.
+verdict() {
+    printf '%-28s %s\n' "$1" "${*:2}"
+    git apply -R "$root/tests/mutations/$1.patch" || die "the copy could not be mended"
+    touch src/lib.rs
+}
+
+check() {
+    local name=$1 patch=$root/tests/mutations/$1.patch target filters
+    target=$(sed -n 's/^Test: \(--lib\|--test [a-z]*\) .*/\1/p' "$patch")
+    filters=$(sed -n 's/^Test: \(--lib\|--test [a-z]*\) //p' "$patch")
+    if [ -z "$filters" ] || ! git apply "$patch"; then
+        printf '%-28s %s\n' "$name" "DOES NOT APPLY"
+        failed+=("$name")
+        return
+    fi
+    touch src/lib.rs
+    # shellcheck disable=SC2086 # several words on purpose
+    if ! cargo test --quiet $target --no-run >"$copy/log" 2>&1; then
+        tail -20 "$copy/log"
+        failed+=("$name")
+        verdict "$name" "DOES NOT BUILD"
+        return
+    fi
+    # shellcheck disable=SC2086
+    if timeout 600 cargo test --quiet $target -- $filters >"$copy/log" 2>&1; then
+        failed+=("$name")
+        verdict "$name" "NOT CAUGHT by $target $filters"
+    else
+        caught=$((caught + 1))
+        verdict "$name" "caught: $(sed -n 's/^    \([a-z_:0-9]*\)$/\1/p' "$copy/log" | sort -u | head -3 | tr '\n' ' ')"
+    fi
+}
+
+if [ $# -eq 0 ]; then
+    for patch in "$root"/tests/mutations/*.patch; do set -- "$@" "$(basename "$patch" .patch)"; done
+fi
+for name in "$@"; do check "$name"; done
+printf '\n%d caught, %d not\n' "$caught" "${#failed[@]}"
+[ "${#failed[@]}" -eq 0 ]
