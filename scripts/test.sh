@@ -51,6 +51,7 @@ part "clippy" cargo clippy --quiet --all-targets -- -D warnings
 part "licences, bans, sources" scripts/deny.sh
 part "build" cargo build --quiet --tests --bins
 part "unit, engine, command line and mount tests" cargo test --quiet --no-fail-fast
+part "crashes" scripts/crash.sh --short
 part "at the shell" scripts/shell_tests.sh
 
 say "time"

@@ -109,8 +109,16 @@ fn an_error_at_every_write_makes_the_pool_read_only_and_loses_nothing() {
     assert!(nth > 60);
 }
 
+/// Cases unless PROPTEST_CASES says otherwise (scripts/crash.sh).
+fn cases() -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        None => ProptestConfig::with_cases(24),
+        Some(_) => ProptestConfig::default(),
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(cases())]
     #[test]
     fn any_history_survives_a_crash_anywhere(seed in any::<u64>(), nth in 0u64..160) {
         crash_at(&base(), nth, Fault::Dead, seed);

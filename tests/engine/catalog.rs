@@ -472,11 +472,15 @@ fn random_histories_lose_nothing_and_give_all_space_back() {
     }
 }
 
-/// Hundreds of longer histories; `scripts/test.sh` runs it.
+/// STRONGROOM_SEEDS longer histories, from the number STRONGROOM_FROM on.
 #[test]
-#[ignore = "minutes; run by scripts/test.sh"]
+#[ignore = "as long as is wanted: scripts/crash.sh"]
 fn many_random_histories() {
-    for seed in 1000..1100 {
+    let number = |name: &str, otherwise: u64| {
+        std::env::var(name).map_or(otherwise, |text| text.parse().expect("a number"))
+    };
+    let (from, count) = (number("STRONGROOM_FROM", 1000), number("STRONGROOM_SEEDS", 100));
+    for seed in from..from + count {
         let run = std::panic::catch_unwind(|| history(seed, 200));
         run.unwrap_or_else(|_| panic!("seed {seed} failed; its message is above"));
     }

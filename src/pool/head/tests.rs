@@ -359,11 +359,26 @@ fn closing_frees_everything_that_mounting_took() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Write { n: u64, blocks: usize, fill: u8, out: bool },
-    Remove { n: u64 },
+    Write {
+        n: u64,
+        blocks: usize,
+        fill: u8,
+        out: bool,
+    },
+    Remove {
+        n: u64,
+    },
     Commit,
     Checkpoint,
-    Crash { seed: u64 },
+    Crash {
+        seed: u64,
+    },
+    /// In a commit, or a checkpoint, at its nth write or flush.
+    CrashIn {
+        checkpoint: bool,
+        nth: u64,
+        seed: u64,
+    },
     Reopen,
 }
 
@@ -375,56 +390,110 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Commit),
         2 => Just(Step::Checkpoint),
         2 => any::<u64>().prop_map(|seed| Step::Crash { seed }),
+        2 => (any::<bool>(), 0..14u64, any::<u64>())
+            .prop_map(|(checkpoint, nth, seed)| Step::CrashIn { checkpoint, nth, seed }),
         1 => Just(Step::Reopen),
     ]
 }
 
+/// A head, what it has held after each operation, and how far that is safe.
+struct World {
+    sim: Arc<SimDevice>,
+    faulty: Arc<Faulty>,
+    pool: Arc<Pool>,
+    head: Arc<Head>,
+    history: Vec<BTreeMap<u64, (u32, u8)>>,
+    safe: usize,
+}
+
+impl World {
+    fn new(sim: Arc<SimDevice>) -> Self {
+        let faulty =
+            Faulty::new(sim.clone(), |op| matches!(op, Operation::Write | Operation::Flush));
+        let pool = pool::probe(&(faulty.clone() as Arc<dyn Device>)).unwrap();
+        let pool = pool.unlock(engine_key(), OpenOptions::default()).unwrap();
+        pool.set_keeper(Arc::new(OneCluster));
+        let head = open_head(&pool);
+        let history = vec![contents(&head)];
+        Self { sim, faulty, pool, head, history, safe: 0 }
+    }
+
+    fn changed(&mut self) {
+        self.history.push(contents(&self.head));
+    }
+
+    fn all_is_safe(&mut self) {
+        self.safe = self.history.len() - 1;
+    }
+
+    /// The power goes; what is there then is a prefix that holds all that was acknowledged.
+    fn crash(&mut self, seed: u64) {
+        let (safe, history) = (self.safe, std::mem::take(&mut self.history));
+        *self = Self::new(self.sim.crash(seed));
+        let now = &self.history[0];
+        let at = history.iter().rposition(|state| state == now);
+        assert!(at.is_some_and(|at| at >= safe), "not a prefix: {now:?}");
+        let at = at.unwrap_or(0);
+        self.history = history;
+        self.history.truncate(at + 1);
+        self.safe = at;
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Write { n, blocks, fill, out } => {
+                write(&self.head, n, blocks, fill, out).unwrap();
+                self.changed();
+            }
+            Step::Remove { n } => {
+                remove(&self.head, n).unwrap();
+                self.changed();
+            }
+            Step::Commit => {
+                self.head.commit().unwrap();
+                self.all_is_safe();
+            }
+            Step::Checkpoint => {
+                self.pool.checkpoint(CutPlan::default()).unwrap();
+                self.all_is_safe();
+            }
+            Step::Crash { seed } => self.crash(seed),
+            Step::CrashIn { checkpoint, nth, seed } => {
+                self.faulty.fail_after(nth, Fault::Dead);
+                let done = match checkpoint {
+                    true => self.pool.checkpoint(CutPlan::default()).is_ok(),
+                    false => self.head.commit().is_ok(),
+                };
+                if done {
+                    self.all_is_safe();
+                }
+                self.crash(seed);
+            }
+            Step::Reopen => {
+                self.pool.close_head(&self.head).unwrap();
+                self.head = open_head(&self.pool);
+                assert_eq!(Some(&contents(&self.head)), self.history.last());
+                self.all_is_safe();
+            }
+        }
+    }
+}
+
+/// Cases unless PROPTEST_CASES says otherwise (scripts/crash.sh).
+fn cases() -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        None => ProptestConfig::with_cases(24),
+        Some(_) => ProptestConfig::default(),
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
     #[test]
     fn any_history_recovers_to_a_prefix_that_holds_all_that_was_acknowledged(
         steps in prop::collection::vec(step(), 1..60)
     ) {
-        let mut sim = create(256 << 20);
-        let (mut pool, mut head) = open(&sim);
-        let mut history = vec![BTreeMap::new()];
-        let mut safe = 0;
-        for step in steps {
-            match step {
-                Step::Write { n, blocks, fill, out } => {
-                    write(&head, n, blocks, fill, out).unwrap();
-                    history.push(contents(&head));
-                }
-                Step::Remove { n } => {
-                    remove(&head, n).unwrap();
-                    history.push(contents(&head));
-                }
-                Step::Commit => {
-                    head.commit().unwrap();
-                    safe = history.len() - 1;
-                }
-                Step::Checkpoint => {
-                    pool.checkpoint(CutPlan::default()).unwrap();
-                    safe = history.len() - 1;
-                }
-                Step::Crash { seed } => {
-                    let crashed = sim.fork_crashed(seed);
-                    drop((pool, head));
-                    sim = crashed;
-                    (pool, head) = open(&sim);
-                    let now = contents(&head);
-                    let at = history.iter().rposition(|state| *state == now);
-                    prop_assert!(at.is_some_and(|at| at >= safe), "not a prefix: {now:?}");
-                    history.truncate(at.unwrap_or(0) + 1);
-                    safe = history.len() - 1;
-                }
-                Step::Reopen => {
-                    pool.close_head(&head).unwrap();
-                    head = open_head(&pool);
-                    prop_assert_eq!(&contents(&head), history.last().unwrap());
-                    safe = history.len() - 1;
-                }
-            }
-        }
+        let mut world = World::new(create(256 << 20));
+        steps.into_iter().for_each(|step| world.step(step));
     }
 }
