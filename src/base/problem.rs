@@ -41,6 +41,7 @@ problems! {
     BadRequest, "bad-request", 2, "malformed request";
     RequestTooLarge, "request-too-large", 2, "the request is too large";
     RequestTimeout, "request-timeout", 1, "the request did not arrive in time";
+    TooManyConnections, "too-many-connections", 1, "too many connections";
     Forbidden, "forbidden", 1, "not allowed";
     NotFound, "not-found", 1, "no such route";
     MethodNotAllowed, "method-not-allowed", 2, "the route does not take that method";

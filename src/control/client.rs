@@ -21,6 +21,10 @@ const ANSWER_BYTES_MAX: u64 = 256 << 20;
 /// How often a job is asked after.
 const JOB_POLL: Duration = Duration::from_millis(200);
 
+/// How long a daemon with too many connections is asked again, and how often.
+const BUSY_PATIENCE: Duration = Duration::from_secs(10);
+const BUSY_POLL: Duration = Duration::from_millis(100);
+
 /// Speaks to the daemon that serves a socket.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -135,7 +139,24 @@ impl Client {
         }
     }
 
+    /// One request; a daemon that has no room for the connection is asked again for a while, since
+    /// nothing was done then.
     fn exchange(&self, method: &str, path: &str, body: Option<&[u8]>) -> Reply<Answer> {
+        let end = sys::clock::monotonic() + BUSY_PATIENCE;
+        loop {
+            match self.exchange_once(method, path, body) {
+                Err(problem)
+                    if problem.code == ProblemCode::TooManyConnections
+                        && sys::clock::monotonic() < end =>
+                {
+                    sys::clock::sleep(BUSY_POLL);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    fn exchange_once(&self, method: &str, path: &str, body: Option<&[u8]>) -> Reply<Answer> {
         let mut stream = self.connect()?;
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nHost: strongroom\r\nAccept: application/json\r\n\

@@ -14,6 +14,7 @@ mod problem;
 mod routes;
 pub mod server;
 pub mod types;
+mod unparsed;
 mod wire;
 
 pub use api::{Api, Call, Gauge, Progress, Reply};

@@ -140,7 +140,7 @@ pub const fn http_status(code: ProblemCode) -> u16 {
         | C::KeyState
         | C::LogOutstanding
         | C::Confirmation => 409,
-        C::KeyUnreachable | C::NoDaemon | C::Interrupted => 503,
+        C::KeyUnreachable | C::NoDaemon | C::Interrupted | C::TooManyConnections => 503,
         C::PoolFull | C::PoolReadOnly => 507,
         C::Unsupported => 501,
         C::MountFailed

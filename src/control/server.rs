@@ -5,8 +5,8 @@
 //!
 //! | bound | what happens beyond it |
 //! | --- | --- |
-//! | 64 connections | the next waits to be accepted |
-//! | 16 KiB or 64 headers | 431 |
+//! | 64 connections | 503, at once; the client tries again for a while |
+//! | 16 KiB or 64 headers | 431, and 400 where they are none |
 //! | headers not complete within 10 s | closed |
 //! | body 1 MiB | 413 |
 //! | body stalls 10 s, or takes 60 s | 408 |
@@ -19,7 +19,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -28,10 +28,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Notify, Semaphore, watch};
 
-use crate::base::limits;
+use crate::base::{ProblemCode, limits};
 use crate::control::api::Api;
 use crate::control::exchange::{self, Shared};
 use crate::control::jobs::Jobs;
+use crate::control::problem::{Problem, http_status};
+use crate::control::unparsed::{Watched, refusal};
 use crate::sys;
 use crate::sys::peer::PeerCredentials;
 
@@ -225,13 +227,16 @@ async fn run(
     let listener = UnixListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
         match accepted {
             Ok((stream, _)) => {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                    refuse(&stream);
+                    continue;
+                };
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move {
                     if let Err(error) = connection(stream, shared).await {
@@ -252,6 +257,15 @@ async fn run(
     Ok(())
 }
 
+/// One connection too many is told so, in one piece that every socket takes, and closed: who waits
+/// unheard cannot tell a busy daemon from a dead one.
+fn refuse(stream: &UnixStream) {
+    let detail = format!("{} connections are open already", limits::CONNECTIONS_MAX);
+    let problem = Problem::new(ProblemCode::TooManyConnections, detail).with_hint("try again");
+    log::warn!("a control connection is refused: {problem}");
+    let _ = stream.try_write(&refusal(http_status(problem.code), &problem));
+}
+
 async fn connection(stream: UnixStream, shared: Arc<Shared>) -> io::Result<()> {
     let stream = stream.into_std()?;
     let peer = Arc::new(sys::peer::of(&stream)?);
@@ -259,7 +273,10 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>) -> io::Result<()> {
     let answered = Arc::new(Notify::new());
     // A request is in flight until its answer is written, not only until it is known.
     let active = crate::sys::sync::Mutex::new(None);
+    let understood = Arc::new(AtomicBool::new(false));
+    let watched = Watched::new(TokioIo::new(stream), Arc::clone(&understood));
     let service = service_fn(|request| {
+        understood.store(true, Ordering::Relaxed);
         *active.lock() = Some(shared.enter());
         let (shared, peer, answered) =
             (Arc::clone(&shared), Arc::clone(&peer), Arc::clone(&answered));
@@ -277,7 +294,7 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>) -> io::Result<()> {
         // A peer that has said all may close its side and still read the answer.
         .half_close(true)
         .keep_alive(false)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(watched, service);
     let too_slow = async {
         answered.notified().await;
         tokio::time::sleep(shared.patience.answer).await;

@@ -31,10 +31,15 @@ impl Running {
     }
 
     fn start_for(access: Access) -> Self {
+        Self::start_with(access, Duration::from_millis(400))
+    }
+
+    /// With this patience for headers.
+    fn start_with(access: Access, header: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("control.sock");
         let patience = Patience {
-            header: Duration::from_millis(400),
+            header,
             stall: Duration::from_millis(400),
             body: Duration::from_secs(2),
             answer: Duration::from_millis(800),
@@ -300,10 +305,10 @@ fn the_socket_is_ours_alone_and_stale_ones_are_replaced() {
 }
 
 #[test]
-fn connections_beyond_the_bound_wait_and_none_leaks() {
-    let running = Running::start();
-    let warm: Cluster = running.client().get("/v1/clusters/db").unwrap();
-    assert_eq!(warm.name.as_str(), "db");
+fn connections_beyond_the_bound_are_told_so_and_none_leaks() {
+    let access = Access { owner_uid: sys::process::euid(), admin_gid: None };
+    // Nobody is closed for being slow here: what is open stays so.
+    let running = Running::start_with(access, Duration::from_secs(600));
     let server_side = || {
         // Both ends live in this process, other tests open their own: count those of this socket.
         let shown = running.path.to_string_lossy().into_owned();
@@ -313,24 +318,58 @@ fn connections_beyond_the_bound_wait_and_none_leaks() {
             .filter(|l| l.ends_with(&shown) && l.split_whitespace().nth(5) == Some("03"))
             .count()
     };
-    let idle: Vec<_> = (0..limits::CONNECTIONS_MAX + 10).map(|_| running.connect()).collect();
-    assert!(server_side() > 0, "the count sees them");
-    // The patience with the first lets the rest in: all get an answer in the end.
-    let answer = running.raw(b"GET /v1/clusters/db HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert_eq!(status(&answer), 200);
+    // They are accepted in this order, so the first ones have all the places.
+    let idle: Vec<_> = (0..limits::CONNECTIONS_MAX).map(|_| running.connect()).collect();
+    for _ in 0..10 {
+        let answer = read_all(running.connect());
+        assert_eq!(status(&answer), 503, "{answer}");
+        assert!(answer.contains("content-type: application/problem+json"), "{answer}");
+        assert!(answer.contains("\"code\":\"too-many-connections\""), "{answer}");
+    }
+    assert!(server_side() >= limits::CONNECTIONS_MAX, "the count sees them");
+    // A client waits for a place, and gets it.
+    let client = running.client();
+    let waiting =
+        sys::threads::spawn("waits", move || client.get::<Cluster>("/v1/clusters/db").unwrap());
+    sys::clock::sleep(Duration::from_millis(250));
     drop(idle);
+    assert_eq!(waiting.join().unwrap().name.as_str(), "db");
     for _ in 0..50 {
         let mut cut = running.connect();
         let _ =
             cut.write_all(b"POST /v1/clusters HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{");
     }
-    for _ in 0..100 {
+    for _ in 0..600 {
         if server_side() == 0 {
             return;
         }
         sys::clock::sleep(Duration::from_millis(50));
     }
     panic!("{} connections are left", server_side());
+}
+
+#[test]
+fn what_is_no_request_is_refused_in_the_words_of_every_refusal() {
+    let running = Running::start();
+    let many = format!("GET /v1/clusters HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200));
+    let long = format!("GET /v1/clusters HTTP/1.1\r\na: {}\r\n\r\n", "x".repeat(100_000));
+    let stranger: &[u8] = b"\x16\x03\x01\x00\x05hello\r\n\r\n";
+    for (bytes, expected, code) in [
+        (&b"NONSENSE\r\n\r\n"[..], 400, "bad-request"),
+        (stranger, 400, "bad-request"),
+        (b"GET /v1/status HTTP/7.0\r\n\r\n", 400, "bad-request"),
+        (b"GET /v1/clusters HTTP/1.1\r\nContent-Length: x\r\n\r\n", 400, "bad-request"),
+        (many.as_bytes(), 431, "request-too-large"),
+        (long.as_bytes(), 431, "request-too-large"),
+    ] {
+        let answer = running.raw(bytes);
+        assert_eq!(status(&answer), expected, "{answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("content-type: application/problem+json"), "{answer}");
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&problem["code"], &problem["status"]), (&code.into(), &expected.into()));
+        assert!(problem["detail"].as_str().is_some_and(|d| !d.is_empty()));
+    }
 }
 
 #[test]
