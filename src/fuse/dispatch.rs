@@ -23,6 +23,7 @@ const NOTHING_AGREED: Agreed = Agreed {
     keep_cache: false,
     negative_entries: false,
     umask: false,
+    flags: fuser::InitFlags::empty(),
 };
 
 /// One mount's state behind its requests.

@@ -17,5 +17,8 @@ mod negotiate;
 mod open_modes;
 mod requests;
 
+#[cfg(test)]
+mod raw_tests;
+
 pub use options::{Capability, MountOptions, OptionsError};
 pub use session::{BarrierKind, OnEnd, Session, SessionConfig, SessionError, barrier_kind};

@@ -27,6 +27,23 @@ pub(super) struct Agreed {
     pub negative_entries: bool,
     /// The file creation mask is ours to apply.
     pub umask: bool,
+    /// The flags, as both sides have them.
+    pub flags: InitFlags,
+}
+
+impl Agreed {
+    /// The names of what is in use: offered by the kernel, and not switched off.
+    pub fn names(&self) -> Vec<&'static str> {
+        let in_use = |capability| match capability {
+            Capability::ParallelDirectWrites => self.parallel_direct_writes,
+            Capability::KeepCache => self.keep_cache,
+            Capability::NegativeEntries => self.negative_entries,
+            _ => WANTED
+                .iter()
+                .any(|(f, switch)| *switch == Some(capability) && self.flags.contains(*f)),
+        };
+        Capability::NAMES.iter().filter(|(c, _)| in_use(*c)).map(|(_, name)| *name).collect()
+    }
 }
 
 /// Flags wanted, each with the switch that turns it off. Never asked for:
@@ -75,6 +92,7 @@ const fn agreed(chosen: InitFlags, disabled: Disabled) -> Agreed {
         keep_cache: !disabled.contains(Capability::KeepCache),
         negative_entries: !disabled.contains(Capability::NegativeEntries),
         umask: chosen.contains(InitFlags::FUSE_DONT_MASK),
+        flags: chosen,
     }
 }
 
@@ -121,6 +139,9 @@ mod tests {
         let old = InitFlags::all() - InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP;
         let agreed = agreed(choose(old, Disabled::default(), true), Disabled::default());
         assert!(agreed.writeback && !agreed.direct_io && !agreed.parallel_direct_writes);
+        let names = agreed.names();
+        assert!(names.contains(&"writeback_cache") && names.contains(&"keep_cache"));
+        assert!(!names.contains(&"direct_io") && !names.contains(&"parallel_direct_writes"));
     }
 
     #[test]

@@ -90,6 +90,7 @@ mod tests {
         keep_cache: true,
         negative_entries: true,
         umask: true,
+        flags: fuser::InitFlags::empty(),
     };
 
     fn direct(modes: &OpenModes, flags: i32) -> (bool, u64) {

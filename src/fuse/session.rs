@@ -248,6 +248,13 @@ impl Session {
         &self.options
     }
 
+    /// Names of the kernel features in use: offered by it, and not switched off. None before the
+    /// kernel's first request.
+    #[must_use]
+    pub fn capabilities(&self) -> Vec<String> {
+        self.dispatch.agreed().names().into_iter().map(str::to_owned).collect()
+    }
+
     /// How a snapshot flushes what the kernel holds.
     #[must_use]
     pub const fn barrier(&self) -> BarrierKind {
@@ -339,7 +346,8 @@ impl fmt::Debug for Session {
 }
 
 /// The first exchange with the kernel.
-fn begin(dispatch: Arc<Dispatch>, fd: OwnedFd) -> io::Result<fuser::Session<Adapter>> {
+/// The first exchange with the kernel; what serves the rest.
+pub(super) fn begin(dispatch: Arc<Dispatch>, fd: OwnedFd) -> io::Result<fuser::Session<Adapter>> {
     let mut config = fuser::Config::default();
     config.n_threads = Some(THREADS);
     // The kernel checks who may enter; here, everybody who has come so far may.
