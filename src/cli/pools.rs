@@ -116,7 +116,7 @@ pub(in crate::cli) fn pool(context: &Context, command: PoolCommand) -> Outcome {
         PoolCommand::Grow { size } => {
             context.post("/v1/pool/grow", &GrowPool { size_bytes: size })?
         }
-        PoolCommand::Resume => context.post("/v1/pool/resume", &Empty {})?,
+        PoolCommand::Resume => resume(context)?,
         PoolCommand::Upgrade { dry_run } => return offline::upgrade(context, dry_run),
         PoolCommand::NewId => return offline::new_id(context),
     };
@@ -125,6 +125,17 @@ pub(in crate::cli) fn pool(context: &Context, command: PoolCommand) -> Outcome {
         format!("pool {}: {size}, {free} free, {}", p.path, state_text(p))
     });
     Ok(())
+}
+
+/// A daemon whose pool went read-only ends, and the next one reads what the device holds.
+fn resume(context: &Context) -> Result<Pool, Problem> {
+    let status: Status = context.get("/v1/status")?;
+    let pool: Pool = context.post("/v1/pool/resume", &Empty {})?;
+    if status.pool.state != PoolState::ReadOnly {
+        return Ok(pool);
+    }
+    start::wait_until_ended(status.pid)?;
+    Ok(context.get::<Status>("/v1/status")?.pool)
 }
 
 pub(in crate::cli) fn root_secret(context: &Context, command: RootSecretCommand) -> Outcome {

@@ -9,6 +9,7 @@ use crate::base::ids::{IdError, SnapshotPrefix};
 use crate::base::{ClusterName, EncryptionKeyId, ProblemCode, limits};
 use crate::control::types::*;
 use crate::control::{Api, Call, Gauge, Problem, Reply};
+use crate::daemon::audit::Audit;
 use crate::daemon::ending::{End, Ender};
 use crate::daemon::{told, told_check};
 use crate::service::types::PoolState as InnerState;
@@ -20,6 +21,8 @@ use crate::service::{
 pub(in crate::daemon) struct DaemonApi {
     pub service: Arc<Service>,
     pub ender: Ender,
+    /// What was done, and by whom.
+    pub audit: Arc<Audit>,
     /// What was found wrong with this machine when the daemon started.
     pub warnings: Vec<String>,
 }
@@ -38,6 +41,27 @@ fn request(call: &Call<'_>, mountpoint: &str, options: Vec<String>) -> Reply<Mou
         cluster_name: "x".parse().map_err(|_| told::usage("no cluster"))?,
         snapshot: None,
     })
+}
+
+fn or_none(key: Option<&EncryptionKeyId>) -> &str {
+    key.map_or("none", EncryptionKeyId::as_str)
+}
+
+fn joined<T: ToString>(all: &[T]) -> String {
+    all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+}
+
+fn clusters_text(request: &CreateSnapshots) -> String {
+    if request.all { "all".to_owned() } else { joined(&request.clusters) }
+}
+
+/// What a restore makes of a snapshot.
+fn form_text(form: &RestoreForm) -> String {
+    match form {
+        RestoreForm::Mount { mountpoint, .. } => format!("at {mountpoint}"),
+        RestoreForm::ToCluster(name) => format!("to cluster {name}"),
+        RestoreForm::InPlace { .. } => "in place".to_owned(),
+    }
 }
 
 const fn owner(call: &Call<'_>) -> MountOwner {
@@ -71,18 +95,29 @@ impl Api for DaemonApi {
     }
 
     fn create_cluster(&self, call: &Call<'_>, r: CreateCluster) -> Reply<Cluster> {
-        let key = r.encryption_key_id.as_ref();
-        let made = self.service.create_cluster(&r.name, key, owner(call));
-        made.map(told::cluster).map_err(told::problem)
+        self.audit.record(call, "cluster.create", &r.name.to_string(), || {
+            let key = r.encryption_key_id.as_ref();
+            let made = self.service.create_cluster(&r.name, key, owner(call));
+            made.map(told::cluster).map_err(told::problem)
+        })
     }
 
-    fn delete_cluster(&self, _: &Call<'_>, name: &ClusterName) -> Reply<ClusterDeleted> {
-        self.service.delete_cluster(name).map(told::cluster_deleted).map_err(told::problem)
+    fn delete_cluster(&self, call: &Call<'_>, name: &ClusterName) -> Reply<ClusterDeleted> {
+        self.audit.record(call, "cluster.delete", &name.to_string(), || {
+            self.service.delete_cluster(name).map(told::cluster_deleted).map_err(told::problem)
+        })
     }
 
-    fn set_key(&self, _: &Call<'_>, name: &ClusterName, r: SetKey) -> Reply<ClusterChanged> {
-        let changed = self.service.set_key(name, r.encryption_key_id.as_ref(), r.snapshots);
-        changed.map(told::cluster_changed).map_err(told::problem)
+    fn set_key(&self, call: &Call<'_>, name: &ClusterName, r: SetKey) -> Reply<ClusterChanged> {
+        self.audit.record(
+            call,
+            "cluster.set-key",
+            &format!("{name} {}", or_none(r.encryption_key_id.as_ref())),
+            || {
+                let changed = self.service.set_key(name, r.encryption_key_id.as_ref(), r.snapshots);
+                changed.map(told::cluster_changed).map_err(told::problem)
+            },
+        )
     }
 
     fn mount(&self, call: &Call<'_>, name: &ClusterName, r: MountCluster) -> Reply<Mount> {
@@ -126,54 +161,82 @@ impl Api for DaemonApi {
         self.service.snapshot(id, refresh).map(told::snapshot).map_err(told::problem)
     }
 
-    fn create_snapshots(&self, _: &Call<'_>, r: CreateSnapshots) -> Reply<List<Snapshot>> {
-        let bad = |detail: &str| Err(Problem::new(ProblemCode::BadRequest, detail));
-        let which = match (r.all, r.clusters.is_empty()) {
-            (true, true) => Which::All,
-            (false, false) => Which::Named(r.clusters),
-            _ => return bad("a snapshot is of clusters, or of all"),
-        };
-        if r.description.len() > limits::DESCRIPTION_BYTES_MAX {
-            return bad("the description is longer than 1024 bytes");
-        }
-        let made = self.service.create_snapshots(&which, r.retain, &r.description);
-        Ok(told::list(made.map_err(told::problem)?, told::snapshot))
+    fn create_snapshots(&self, call: &Call<'_>, r: CreateSnapshots) -> Reply<List<Snapshot>> {
+        self.audit.record(call, "snapshot.create", &clusters_text(&r), || {
+            let bad = |detail: &str| Err(Problem::new(ProblemCode::BadRequest, detail));
+            let which = match (r.all, r.clusters.is_empty()) {
+                (true, true) => Which::All,
+                (false, false) => Which::Named(r.clusters),
+                _ => return bad("a snapshot is of clusters, or of all"),
+            };
+            if r.description.len() > limits::DESCRIPTION_BYTES_MAX {
+                return bad("the description is longer than 1024 bytes");
+            }
+            let made = self.service.create_snapshots(&which, r.retain, &r.description);
+            Ok(told::list(made.map_err(told::problem)?, told::snapshot))
+        })
     }
 
-    fn delete_snapshots(&self, _: &Call<'_>, r: DeleteSnapshots) -> Reply<SnapshotsDeleted> {
-        if r.ids.is_empty() {
-            let detail = "no snapshot is named";
-            return Err(Problem::new(ProblemCode::BadRequest, detail));
-        }
-        let deleted = self.service.delete_snapshots(&r.ids, r.dry_run);
-        deleted.map(told::snapshots_deleted).map_err(told::problem)
+    fn delete_snapshots(&self, call: &Call<'_>, r: DeleteSnapshots) -> Reply<SnapshotsDeleted> {
+        self.audit.record(
+            call,
+            if r.dry_run { "snapshot.delete-dry-run" } else { "snapshot.delete" },
+            &joined(&r.ids),
+            || {
+                if r.ids.is_empty() {
+                    let detail = "no snapshot is named";
+                    return Err(Problem::new(ProblemCode::BadRequest, detail));
+                }
+                let deleted = self.service.delete_snapshots(&r.ids, r.dry_run);
+                deleted.map(told::snapshots_deleted).map_err(told::problem)
+            },
+        )
     }
 
     fn restore(&self, call: &Call<'_>, id: &SnapshotPrefix, form: RestoreForm) -> Reply<Restored> {
-        match form {
-            RestoreForm::Mount { mountpoint, options } => {
-                let request = request(call, &mountpoint, options)?;
-                let mounted = self.service.restore_mount(id, request).map_err(told::problem)?;
-                Ok(Restored::Mount(Box::new(told::mount(mounted))))
+        self.audit.record(call, "snapshot.restore", &format!("{id} {}", form_text(&form)), || {
+            match form {
+                RestoreForm::Mount { mountpoint, options } => {
+                    let request = request(call, &mountpoint, options)?;
+                    let mounted = self.service.restore_mount(id, request).map_err(told::problem)?;
+                    Ok(Restored::Mount(Box::new(told::mount(mounted))))
+                }
+                RestoreForm::ToCluster(name) => {
+                    let made = self.service.restore_to_cluster(id, &name).map_err(told::problem)?;
+                    Ok(Restored::Cluster(Box::new(told::cluster(made))))
+                }
+                RestoreForm::InPlace { retain } => {
+                    let done = self.service.restore_in_place(id, retain).map_err(told::problem)?;
+                    Ok(told::in_place(done))
+                }
             }
-            RestoreForm::ToCluster(name) => {
-                let made = self.service.restore_to_cluster(id, &name).map_err(told::problem)?;
-                Ok(Restored::Cluster(Box::new(told::cluster(made))))
-            }
-            RestoreForm::InPlace { retain } => {
-                let done = self.service.restore_in_place(id, retain).map_err(told::problem)?;
-                Ok(told::in_place(done))
-            }
-        }
+        })
     }
 
-    fn rewrap(&self, _: &Call<'_>, ids: &[SnapshotPrefix], r: Rewrap) -> Reply<SnapshotsRewrapped> {
-        let done = self.service.rewrap(ids, &r.encryption_key_id);
-        done.map(told::rewrapped).map_err(told::problem)
+    fn rewrap(
+        &self,
+        call: &Call<'_>,
+        ids: &[SnapshotPrefix],
+        r: Rewrap,
+    ) -> Reply<SnapshotsRewrapped> {
+        self.audit.record(
+            call,
+            "snapshot.rewrap",
+            &format!("{} {}", joined(ids), r.encryption_key_id),
+            || {
+                let done = self.service.rewrap(ids, &r.encryption_key_id);
+                done.map(told::rewrapped).map_err(told::problem)
+            },
+        )
     }
 
-    fn hold(&self, _: &Call<'_>, id: &SnapshotPrefix, held: bool) -> Reply<Snapshot> {
-        self.service.hold(id, held).map(told::snapshot).map_err(told::problem)
+    fn hold(&self, call: &Call<'_>, id: &SnapshotPrefix, held: bool) -> Reply<Snapshot> {
+        self.audit.record(
+            call,
+            if held { "snapshot.hold" } else { "snapshot.release" },
+            &id.to_string(),
+            || self.service.hold(id, held).map(told::snapshot).map_err(told::problem),
+        )
     }
 
     fn keys(&self, _: &Call<'_>, refresh: bool) -> Reply<List<Key>> {
@@ -185,36 +248,48 @@ impl Api for DaemonApi {
         self.service.key(id, refresh).map(told::key).map_err(told::problem)
     }
 
-    fn create_key(&self, _: &Call<'_>, r: CreateKey) -> Reply<Key> {
-        let made = self.service.create_key(r.name.as_deref(), r.deletion_wait);
-        let mut key = told::key(made.map_err(told::problem)?);
-        key.keys_not_backed_up = Some(self.service.keys_not_backed_up());
-        Ok(key)
+    fn create_key(&self, call: &Call<'_>, r: CreateKey) -> Reply<Key> {
+        self.audit.record(call, "key.create", r.name.as_deref().unwrap_or_default(), || {
+            let made = self.service.create_key(r.name.as_deref(), r.deletion_wait);
+            let mut key = told::key(made.map_err(told::problem)?);
+            key.keys_not_backed_up = Some(self.service.keys_not_backed_up());
+            Ok(key)
+        })
     }
 
     fn key_usage(&self, _: &Call<'_>, id: &EncryptionKeyId) -> Reply<KeyUsage> {
         self.service.key_usage(id).map(told::key_usage).map_err(told::problem)
     }
 
-    fn test_key(&self, _: &Call<'_>, id: &EncryptionKeyId) -> Reply<KeyTest> {
-        self.service.test_key(id).map(told::key_test).map_err(told::problem)
+    fn test_key(&self, call: &Call<'_>, id: &EncryptionKeyId) -> Reply<KeyTest> {
+        self.audit.record(call, "key.test", id.as_str(), || {
+            self.service.test_key(id).map(told::key_test).map_err(told::problem)
+        })
     }
 
-    fn enable_key(&self, _: &Call<'_>, id: &EncryptionKeyId) -> Reply<Key> {
-        self.service.enable_key(id).map(told::key).map_err(told::problem)
+    fn enable_key(&self, call: &Call<'_>, id: &EncryptionKeyId) -> Reply<Key> {
+        self.audit.record(call, "key.enable", id.as_str(), || {
+            self.service.enable_key(id).map(told::key).map_err(told::problem)
+        })
     }
 
-    fn disable_key(&self, _: &Call<'_>, id: &EncryptionKeyId) -> Reply<Key> {
-        self.service.disable_key(id).map(told::key).map_err(told::problem)
+    fn disable_key(&self, call: &Call<'_>, id: &EncryptionKeyId) -> Reply<Key> {
+        self.audit.record(call, "key.disable", id.as_str(), || {
+            self.service.disable_key(id).map(told::key).map_err(told::problem)
+        })
     }
 
-    fn delete_key(&self, _: &Call<'_>, id: &EncryptionKeyId, r: DeleteKey) -> Reply<Key> {
-        let deleted = self.service.delete_key(id, r.after, r.force.as_ref());
-        deleted.map(told::key).map_err(told::problem)
+    fn delete_key(&self, call: &Call<'_>, id: &EncryptionKeyId, r: DeleteKey) -> Reply<Key> {
+        self.audit.record(call, "key.delete", id.as_str(), || {
+            let deleted = self.service.delete_key(id, r.after, r.force.as_ref());
+            deleted.map(told::key).map_err(told::problem)
+        })
     }
 
-    fn cancel_delete_key(&self, _: &Call<'_>, id: &EncryptionKeyId) -> Reply<Key> {
-        self.service.cancel_delete_key(id).map(told::key).map_err(told::problem)
+    fn cancel_delete_key(&self, call: &Call<'_>, id: &EncryptionKeyId) -> Reply<Key> {
+        self.audit.record(call, "key.cancel-delete", id.as_str(), || {
+            self.service.cancel_delete_key(id).map(told::key).map_err(told::problem)
+        })
     }
 
     fn grow_pool(&self, _: &Call<'_>, r: GrowPool) -> Reply<Pool> {
@@ -237,17 +312,15 @@ impl Api for DaemonApi {
         Ok(told_check::checked(&report, &[]))
     }
 
-    fn resume_pool(&self, _: &Call<'_>) -> Reply<Pool> {
+    fn resume_pool(&self, call: &Call<'_>) -> Reply<Pool> {
         let status = self.service.pool_status();
-        match &status.state {
-            // What the device holds decides, and only opening reads it.
-            InnerState::ReadOnly(reason) => {
-                let detail = format!("the pool is read-only: {reason}");
-                Err(Problem::new(ProblemCode::PoolReadOnly, detail)
-                    .with_hint("once that is mended: strongroom shutdown, then any command"))
-            }
-            InnerState::Ok | InnerState::Degraded(_) => Ok(told::pool(status)),
+        if matches!(status.state, InnerState::ReadOnly(_)) {
+            // What the device holds decides, and only opening reads it (docs/decisions/031).
+            let (uid, pid) = (call.peer.uid, call.peer.pid);
+            log::warn!("ends to be started again: resume by user {uid} (process {pid})");
+            self.ender.end_and_wait(End::resuming())?;
         }
+        Ok(told::pool(status))
     }
 
     fn root_secrets(&self, _: &Call<'_>) -> Reply<List<RootSecret>> {
@@ -255,18 +328,23 @@ impl Api for DaemonApi {
     }
 
     fn add_root_secret(&self, call: &Call<'_>, mut r: AddRootSecret) -> Reply<List<RootSecret>> {
-        may_change_root_secrets(call.peer.uid)?;
-        let spec: RootSecretSpec = r.spec.parse().map_err(told::problem)?;
-        let passphrase = r.passphrase.take().map(|text| Zeroizing::new(text.into_bytes()));
-        let all = self.service.add_root_secret(&spec, passphrase.as_ref().map(|p| p.as_slice()));
-        Ok(told::list(all.map_err(told::problem)?, told::root_secret))
+        self.audit.record(call, "root-secret.add", &r.spec.clone(), || {
+            may_change_root_secrets(call.peer.uid)?;
+            let spec: RootSecretSpec = r.spec.parse().map_err(told::problem)?;
+            let passphrase = r.passphrase.take().map(|text| Zeroizing::new(text.into_bytes()));
+            let all =
+                self.service.add_root_secret(&spec, passphrase.as_ref().map(|p| p.as_slice()));
+            Ok(told::list(all.map_err(told::problem)?, told::root_secret))
+        })
     }
 
     fn remove_root_secret(&self, call: &Call<'_>, r: RemoveRootSecret) -> Reply<List<RootSecret>> {
-        may_change_root_secrets(call.peer.uid)?;
-        let spec: RootSecretSpec = r.spec.parse().map_err(told::problem)?;
-        let all = self.service.remove_root_secret(&spec).map_err(told::problem)?;
-        Ok(told::list(all, told::root_secret))
+        self.audit.record(call, "root-secret.remove", &r.spec.clone(), || {
+            may_change_root_secrets(call.peer.uid)?;
+            let spec: RootSecretSpec = r.spec.parse().map_err(told::problem)?;
+            let all = self.service.remove_root_secret(&spec).map_err(told::problem)?;
+            Ok(told::list(all, told::root_secret))
+        })
     }
 
     fn shutdown(&self, call: &Call<'_>, r: Shutdown) -> Reply<()> {

@@ -11,6 +11,9 @@ pub(in crate::daemon) struct End {
     pub force: bool,
     /// Whether the mounts are not made again at the next start.
     pub forget: bool,
+    /// Whether the next daemon shall decide what the pool holds: a last checkpoint that fails is
+    /// then no failure of the wish.
+    pub resume: bool,
     answer: Option<Sender<Reply<()>>>,
 }
 
@@ -18,12 +21,17 @@ impl End {
     /// By the command `shutdown`: refused while a mount is busy, unless `force`; mounts are
     /// forgotten.
     pub const fn asked(force: bool) -> Self {
-        Self { force, forget: true, answer: None }
+        Self { force, forget: true, resume: false, answer: None }
     }
 
     /// By a signal: it is not refused, and mounts come back with the next daemon.
     pub const fn told() -> Self {
-        Self { force: true, forget: false, answer: None }
+        Self { force: true, forget: false, resume: false, answer: None }
+    }
+
+    /// By the command `pool resume`: refused while a mount is busy; mounts come back.
+    pub const fn resuming() -> Self {
+        Self { force: false, forget: false, resume: true, answer: None }
     }
 
     /// Says what became of the wish.

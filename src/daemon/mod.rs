@@ -16,6 +16,7 @@ pub mod told_check;
 pub mod unmount;
 
 mod api;
+mod audit;
 mod ending;
 mod helper;
 mod helper_wire;

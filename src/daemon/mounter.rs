@@ -9,7 +9,7 @@ use crate::base::ProblemCode;
 use crate::daemon::barrier;
 use crate::daemon::helper::HelperProgram;
 use crate::daemon::unmount::{UnmountError, unmount};
-use crate::fuse::{BarrierKind, Capability, MountOptions, Session, SessionConfig};
+use crate::fuse::{BarrierKind, MountOptions, Session, SessionConfig};
 use crate::keys::Deadline;
 use crate::service::{
     MountFacts, MountId, MountMeaning, MountRequest, Mounter, Service, ServiceError,
@@ -168,16 +168,9 @@ impl Mounter for FuseMounter {
                 BarrierKind::Handle => "handle",
                 BarrierKind::Invalidate => "invalidate",
             }),
-            capabilities: capabilities(&session),
+            capabilities: session.capabilities(),
             waiting_requests: Some(session.waiting_requests()),
             oldest_request: session.oldest_request().unwrap_or_default(),
         }
     }
-}
-
-/// Kernel features that this mount does not switch off.
-fn capabilities(session: &Session) -> Vec<String> {
-    let disabled = session.options().disabled;
-    let on = Capability::NAMES.iter().filter(|(capability, _)| !disabled.contains(*capability));
-    on.map(|(_, name)| (*name).to_owned()).collect()
 }

@@ -8,6 +8,7 @@ use std::sync::mpsc::Receiver;
 use crate::base::ProblemCode;
 use crate::control::{Access, Problem, Server, ServerError, Stopper};
 use crate::daemon::api::DaemonApi;
+use crate::daemon::audit::Audit;
 use crate::daemon::config::{Given, Settings};
 use crate::daemon::ending::{End, Ender};
 use crate::daemon::handshake::{Passphrase, Starter};
@@ -98,13 +99,14 @@ impl Daemon {
         })?;
         let (ender, wishes) = Ender::new();
         listen_for_signals(signals, ender.clone());
-        let workers = Workers::start(&service);
+        let audit = Arc::new(Audit::new(&service.config().audit_log()));
+        let workers = Workers::start(&service, &audit);
         if options.remount {
             for (place, error) in service.remount() {
                 log::error!("{} was not mounted again: {error}", place.display());
             }
         }
-        let api = Arc::new(DaemonApi { service: Arc::clone(&service), ender, warnings });
+        let api = Arc::new(DaemonApi { service: Arc::clone(&service), ender, audit, warnings });
         let stop_server = bound.stopper();
         let server = sys::threads::spawn("control", move || bound.serve(api));
         log::info!("serving {}", options.places.pool.display());
@@ -132,16 +134,17 @@ impl Daemon {
         let closed = self.service.close(true, wish.forget).map_err(told::problem);
         match &closed {
             Ok(()) => log::info!("ended"),
-            Err(problem) => log::error!("the last checkpoint failed: {problem}"),
+            Err(problem) => log::error!("no last checkpoint was made: {problem}"),
         }
-        wish.answer(closed.clone());
+        let resumes = wish.resume;
+        wish.answer(if resumes { Ok(()) } else { closed.clone() });
         self.stop_server.stop();
         match self.server.join() {
             Ok(Ok(())) => {}
             Ok(Err(error)) => log::error!("the control socket: {error}"),
             Err(_) => log::error!("the control socket ended in a defect"),
         }
-        closed
+        if resumes { Ok(()) } else { closed }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::daemon::audit::Audit;
 use crate::service::{Service, ServiceError};
 use crate::sys::clock;
 use crate::sys::sync::{Condvar, Mutex};
@@ -43,7 +44,7 @@ pub(in crate::daemon) struct Workers {
 
 impl Workers {
     /// Starts them.
-    pub fn start(service: &Arc<Service>) -> Self {
+    pub fn start(service: &Arc<Service>, audit: &Arc<Audit>) -> Self {
         let stop = Arc::new(Stop::default());
         let spawn = |name: &str, work: fn(&Service, &Stop)| {
             let (service, stop) = (Arc::clone(service), Arc::clone(&stop));
@@ -52,7 +53,11 @@ impl Workers {
         let threads = vec![
             spawn("checkpoint", checkpoints),
             spawn("background", background),
-            spawn("minute", minutes),
+            threads::spawn("minute", {
+                let (service, stop, audit) =
+                    (Arc::clone(service), Arc::clone(&stop), Arc::clone(audit));
+                move || minutes(&service, &stop, &audit)
+            }),
         ];
         Self { stop, threads }
     }
@@ -110,7 +115,7 @@ fn background(service: &Service, stop: &Stop) {
     }
 }
 
-fn minutes(service: &Service, stop: &Stop) {
+fn minutes(service: &Service, stop: &Stop, audit: &Audit) {
     let mut next_minute = clock::monotonic();
     while !stop.rest(KEYS_EVERY) {
         service.tick_keys();
@@ -119,9 +124,11 @@ fn minutes(service: &Service, stop: &Stop) {
             let report = service.tick_minute();
             for id in &report.expired {
                 log::info!("{id} expired and was deleted");
+                audit.by_itself("snapshot.expire", &id.to_string());
             }
             for id in &report.deleted_keys {
                 log::warn!("the waiting period of {id} is over: it was deleted");
+                audit.by_itself("key.deleted", id.as_str());
             }
         }
     }

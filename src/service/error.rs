@@ -118,7 +118,7 @@ impl From<PoolError> for ServiceError {
             ),
             PoolError::ReadOnly { .. } => (
                 ProblemCode::PoolReadOnly,
-                Some("mend what is named, then: strongroom shutdown, and start again"),
+                Some("mend what is named, then: strongroom pool resume"),
             ),
             PoolError::Corrupt { .. } => (ProblemCode::Corrupt, Some("strongroom check")),
             PoolError::SuperblockLost => (ProblemCode::Corrupt, Some(SUPERBLOCK_LOST)),

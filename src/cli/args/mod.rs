@@ -344,7 +344,7 @@ pub enum PoolCommand {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Give a copied pool an identity of its own, so that both can be used on one machine
+    /// Not in this version: a pool keeps its identity; says what to do with a copy instead
     #[command(after_help = "Examples:\n  strongroom --pool /data/copy pool new-id")]
     NewId,
 }
