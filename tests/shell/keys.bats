@@ -20,15 +20,18 @@ refused() { # STATE COMMAND...: status 3, one line naming snapshot or cluster, k
     one_line || { echo "more than one line: $output"; return 1; }
 }
 
+# Clusters and snapshots, but for when a key was last asked about: a refusal asks.
+listed() { { sr cluster list --json; sr snapshot list --json; } | jq 'del(.. | .encryptionStatusAt?)'; }
+
 @test "with the key disabled, restore in all its forms and mount end with status 3, and nothing changes" {
     sr umount db
     sr key disable k1 --yes
-    before=$(sr cluster list --json; sr snapshot list --json)
+    before=$(listed)
     refused disabled restore "$snap" "$work/r"
     refused disabled restore "$snap" --to-cluster copy
     refused disabled restore "$snap" --in-place --yes
     refused disabled mount db "$work/m"
-    [ "$before" = "$(sr cluster list --json; sr snapshot list --json)" ]
+    [ "$before" = "$(listed)" ]
     ! mountpoint -q "$work/m"; ! mountpoint -q "$work/r"
     sr key enable k1
     sr mount db "$work/m"
