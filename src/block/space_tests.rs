@@ -72,6 +72,19 @@ fn a_freed_block_waits_for_the_superblock_and_for_its_readers() {
 }
 
 #[test]
+fn a_block_freed_at_a_cut_waits_until_its_superblock_is_durable() {
+    let rig = rig(256);
+    let book = rig.book(2);
+    let run = rig.space.allocate(Class::Data, 8, 8).unwrap();
+    book.push(alloc(run)).unwrap();
+    book.push(free(run)).unwrap();
+    rig.readers.advance(Generation(3));
+    assert_eq!(rig.space.report().pending_free, 8, "the checkpoint is still being written");
+    rig.space.set_durable(Generation(2));
+    assert_eq!(rig.space.report().pending_free, 0);
+}
+
+#[test]
 fn a_free_that_the_map_contradicts_is_corruption() {
     let rig = rig(256);
     let book = rig.book(2);

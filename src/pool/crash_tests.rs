@@ -109,6 +109,31 @@ fn an_error_at_every_write_makes_the_pool_read_only_and_loses_nothing() {
     assert!(nth > 60);
 }
 
+#[test]
+fn a_superblock_torn_in_both_copies_leaves_the_one_before() {
+    let base = base();
+    for seed in 0..60 {
+        let sim = base.copy();
+        let faulty = Faulty::new(sim.clone(), |op| op == Operation::Flush);
+        let device: Arc<dyn Device> = faulty.clone();
+        let (pool, head) = open(&device).unwrap();
+        for n in 0..2 {
+            head.write(n, 1, 3).unwrap();
+            pool.checkpoint(CutPlan::default()).unwrap();
+        }
+        let durable = head.contents().unwrap();
+        head.write(7, 7, 3).unwrap();
+        let current = head.contents().unwrap();
+        // The flush before the superblock passes, its own does not.
+        faulty.fail_after(1, Fault::Dead);
+        assert!(pool.checkpoint(CutPlan::default()).is_err());
+        let device: Arc<dyn Device> = sim.crash(seed);
+        let (_pool, head) = open(&device).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let found = head.contents().unwrap();
+        assert!(found == durable || found == current, "seed {seed}: {found:?}");
+    }
+}
+
 /// Cases unless PROPTEST_CASES says otherwise (scripts/crash.sh).
 fn cases() -> ProptestConfig {
     match std::env::var_os("PROPTEST_CASES") {
