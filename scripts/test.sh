@@ -7,9 +7,10 @@ cd "$(dirname "$0")/.."
 . scripts/lib/common.sh
 
 [ "${1:-}" = --no-install ] || {
-    install_packages gcc libc6-dev fuse3 bats jq curl python3 python3-cryptography \
+    install_packages gcc libc6-dev fuse3 bats jq curl python3 python3-venv \
         acl attr e2fsprogs util-linux procps sqlite3 postgresql postgresql-client tmux
     need_rust
+    install_reader
 }
 [ "$(id -u)" = 0 ] || die "the tests mount, make loop devices and act as other users: run them as root"
 need_fuse

@@ -67,3 +67,20 @@ need_fuse() {
     [ -e /dev/fuse ] || as_root modprobe fuse 2>/dev/null || true
     [ -e /dev/fuse ] || die "/dev/fuse is missing: load the fuse module (in a container: --device /dev/fuse --cap-add SYS_ADMIN)"
 }
+
+# The Python of the independent reader (tests/reader), beside what cargo builds.
+reader_python() { printf '%s\n' "${CARGO_TARGET_DIR:-$PWD/target}/reader/bin/python"; }
+
+# Makes that Python with the pinned packages; made again where the pins have changed.
+install_reader() {
+    local pins=tests/reader/requirements.txt python folder
+    python=$(reader_python)
+    folder=${python%/bin/python}
+    cmp -s "$pins" "$folder/requirements.txt" && return 0
+    say "installing the packages of tests/reader"
+    rm -rf "$folder"
+    python3 -m venv "$folder" || die "python3 cannot make a virtual environment: install python3-venv"
+    "$python" -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: -r "$pins" \
+        || die "pip could not install what $pins names"
+    cp "$pins" "$folder/requirements.txt"
+}
