@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -369,6 +370,8 @@ def main():
         options.data, options.files, options.step, options.keep, options.steps = 64 * MIB, 3, 4 * MIB, 12, 30
     else:
         options.data, options.files, options.step, options.keep, options.steps = 2048 * MIB, 8, 160 * MIB, 20, 110
+    # Ended from outside, it still unmounts and tidies up.
+    signal.signal(signal.SIGTERM, lambda *_: fail("ended by a signal"))
     begin = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="strongroom-history.", dir=options.dir))
     history = None
