@@ -245,6 +245,27 @@ fn an_emptied_region_is_discarded_and_taken_again() {
 }
 
 #[test]
+fn an_emptied_region_that_the_reserve_stands_on_keeps_its_backing() {
+    let rig = rig(256);
+    rig.space.secure().unwrap();
+    let book = rig.book(2);
+    let run = rig.space.allocate(Class::Data, 8, 8).unwrap();
+    book.push(alloc(run)).unwrap();
+    rig.checkpoint(2);
+    rig.book(3).push(free(run)).unwrap();
+    rig.checkpoint(3);
+    let (region, _) = rig.space.geometry().locate(run).unwrap();
+    rig.space.commit_folds(&rig.space.fold(&[region], Generation(3)).unwrap());
+    assert_eq!(rig.space.discard_empty(), 0, "deletions and checkpoints need it");
+    // With another one in its place it is given back.
+    let nodes = rig.space.allocate(Class::Node, 4, 4).unwrap();
+    rig.space.release(nodes);
+    rig.space.reserve(Class::Data, 1, Urgency::Ordinary).unwrap();
+    rig.space.unreserve(Class::Data, 1);
+    assert_eq!(rig.space.discard_empty(), 1);
+}
+
+#[test]
 fn a_full_disk_beneath_is_an_ordinary_full() {
     let rig = rig(256);
     rig.device.limit_backing(Some(70 << 20));
