@@ -32,8 +32,9 @@ chown postgres "$work/socket"
 export PGHOST=$work/socket PGUSER=postgres PGDATABASE=postgres
 port_live=54501 port_copy=54502 port_then=54503
 
-sr() { printf '\033[2m$ strongroom %s\033[0m\n' "$*" >&2; "$bin" "$@"; }
-as_postgres() { runuser -u postgres -- env PGHOST="$PGHOST" "$@"; }
+[ -t 2 ] && dim=$'\033[2m' plain=$'\033[0m' || dim='' plain=''
+sr() { printf '%s$ strongroom %s%s\n' "$dim" "$*" "$plain" >&2; "$bin" "$@"; }
+as_postgres() { runuser -u postgres -- env -C / PGHOST="$PGHOST" "$@"; }
 start_postgres() { # DIRECTORY PORT
     as_postgres "$pgbin/pg_ctl" -D "$1" -w -t 60 -l "$work/socket/log-$2" \
         -o "-p $2 -k $PGHOST -c listen_addresses='' -c max_wal_size=256MB" start >/dev/null \
@@ -47,7 +48,7 @@ clean() {
     [ -n "${bench:-}" ] && kill "$bench" 2>/dev/null
     stop_postgres "$work/mnt/db/data"; stop_postgres "$work/mnt/copy/data"
     "$bin" shutdown --force >/dev/null 2>&1
-    if [ -z "$keep" ]; then rm -rf "$work"; else echo "kept: $work (STRONGROOM_POOL, STRONGROOM_CONFIG)"; fi
+    if [ -z "$keep" ]; then rm -rf --one-file-system "$work"; else echo "kept: $work (STRONGROOM_POOL, STRONGROOM_CONFIG)"; fi
     [ $status -eq 0 ] || echo "the quick start failed (status $status)" >&2
     exit $status
 }
@@ -93,7 +94,7 @@ sr mount copy "$work/mnt/copy"
 rm -f "$work/mnt/copy/data/postmaster.pid"
 start_postgres "$work/mnt/copy/data" $port_copy
 kill -0 "$bench" 2>/dev/null && echo "pgbench still runs on the first"
-as_postgres "$pgbin/pg_amcheck" -p $port_copy --heapallindexed --all && echo "pg_amcheck: clean"
+as_postgres "$pgbin/pg_amcheck" -p $port_copy --heapallindexed postgres && echo "pg_amcheck: clean"
 sums=$(as_postgres psql -p $port_copy -Atc "select (select sum(abalance) from pgbench_accounts) = (select sum(bbalance) from pgbench_branches) and (select sum(bbalance) from pgbench_branches) = (select sum(tbalance) from pgbench_tellers) and (select sum(tbalance) from pgbench_tellers) = (select coalesce(sum(delta),0) from pgbench_history)")
 [ "$sums" = t ] || die "pgbench's sums do not agree on the clone"
 echo "pgbench's sums agree"

@@ -51,7 +51,8 @@ need_rust() {
     if ! command -v rustup >/dev/null 2>&1; then
         install_packages curl ca-certificates
         say "installing Rust by rustup (found: ${have:-none}, needed: $rust_minimum)"
-        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs 2>/dev/null \
+        { curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs 2>/dev/null \
+            || curl --proto '=https' --tlsv1.2 -sSf https://static.rust-lang.org/rustup/rustup-init.sh 2>/dev/null; } \
             | sh -s -- -y --profile minimal -c clippy -c rustfmt >/dev/null 2>&1 \
             || die "Rust $rust_minimum or newer is needed and rustup cannot be reached: install it, then run this again"
         PATH="$HOME/.cargo/bin:$PATH"

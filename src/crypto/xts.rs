@@ -30,26 +30,35 @@ const fn times_alpha(tweak: u128) -> u128 {
     (tweak << 1) ^ ((tweak >> 127) * 0x87)
 }
 
-/// Multiplies by its eighth power: the byte shifted out returns times x^7 + x^2 + x + 1.
-const fn times_alpha_8(tweak: u128) -> u128 {
-    let out = (tweak >> 120) as u64;
-    (tweak << 8) ^ (out ^ (out << 1) ^ (out << 2) ^ (out << 7)) as u128
-}
-
 /// Fills `tweaks` from `first` on; returns the one that follows them.
+///
+/// The lanes are eight apart, and each step multiplies all of them by the eighth power of the
+/// primitive element: the byte shifted out returns times x^7 + x^2 + x + 1. In halves, since no
+/// vector unit shifts 128 bits.
 fn fill_tweaks(tweaks: &mut [u128], first: u128) -> u128 {
-    let mut lanes = [first; LANES];
-    for i in 1..LANES {
-        lanes[i] = times_alpha(lanes[i - 1]);
+    let (mut low, mut high) = ([0; LANES], [0; LANES]);
+    let mut next = first;
+    for lane in 0..LANES {
+        (low[lane], high[lane]) = (next as u64, (next >> 64) as u64);
+        next = times_alpha(next);
     }
+    let join = |low: u64, high: u64| u128::from(low) | u128::from(high) << 64;
     let mut chunks = tweaks.chunks_exact_mut(LANES);
     for chunk in &mut chunks {
-        chunk.copy_from_slice(&lanes);
-        lanes = lanes.map(times_alpha_8);
+        for (lane, tweak) in chunk.iter_mut().enumerate() {
+            *tweak = join(low[lane], high[lane]);
+        }
+        for lane in 0..LANES {
+            let out = high[lane] >> 56;
+            high[lane] = (high[lane] << 8) | (low[lane] >> 56);
+            low[lane] = (low[lane] << 8) ^ out ^ (out << 1) ^ (out << 2) ^ (out << 7);
+        }
     }
     let rest = chunks.into_remainder();
-    rest.copy_from_slice(&lanes[..rest.len()]);
-    lanes[rest.len()]
+    for (lane, tweak) in rest.iter_mut().enumerate() {
+        *tweak = join(low[lane], high[lane]);
+    }
+    join(low[rest.len()], high[rest.len()])
 }
 
 fn xor(blocks: &mut [CipherBlock], tweaks: &[u128]) {
