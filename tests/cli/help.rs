@@ -67,7 +67,6 @@ fn commands_of_later_days_are_unknown() {
     let world = World::new();
     for command in [
         "policy show db",
-        "scrub",
         "snapshot hold snap-0000",
         "snapshot release snap-0000",
         "snapshot diff snap-0000",
