@@ -5,6 +5,7 @@ load lib.bash
 teardown() {
     drop_pool
     if [ -n "${small:-}" ]; then umount -l "$small" 2>/dev/null || true; rmdir "$small"; fi
+    rm -f "${disk:-}"
 }
 
 fill() { dd if=/dev/urandom of="$1" bs=1M count="$2" conv=fsync status=none; }
@@ -94,6 +95,51 @@ has_room() { [ "$(free_bytes)" -gt $(($1 << 20)) ]; }
     fill "$work/m/c" 60
     [ "$(sr status --json | jq -r .pool.state)" = ok ]
     [ "$(sha256sum < "$work/m/a")" = "$sum" ]
+    sr shutdown
+    sr check | grep -qx clean
+}
+
+@test "on a full ext4 beneath the pool several clusters fill up, and everything can be deleted and unmounted" {
+    small=$(mktemp -d /var/tmp/strongroom-small.XXXXXX)
+    disk=$small.disk
+    truncate -s 330M "$disk"
+    mkfs.ext4 -q "$disk"
+    mount -o loop "$disk" "$small"
+    work=$(mktemp -d /var/tmp/strongroom-test.XXXXXX)
+    export STRONGROOM_POOL=$small/pool STRONGROOM_CONFIG=$work/config
+    sr init --size 2G > "$work/init.out" 2>&1
+    for c in a b c; do
+        mkdir "$work/$c"
+        sr cluster create "$c"
+        sr mount "$c" "$work/$c"
+        fill "$work/$c/first" 10
+    done
+    sums=$(cat "$work"/?/first | sha256sum)
+    snap=$(take a)
+    # All at once, until each was refused; somebody else takes the rest of the disk.
+    for c in a b c; do
+        (for n in $(seq 200); do fill "$work/$c/f$n" 2 || break; done) 2> "$work/$c.errors" &
+    done
+    wait
+    dd if=/dev/zero of="$small/other" bs=1M 2>/dev/null || true
+    for c in a b c; do
+        grep -q "No space left" "$work/$c.errors"
+        # What was acknowledged stays; what was accepted can be made durable.
+        sync "$work/$c/first"
+    done
+    [ "$(cat "$work"/?/first | sha256sum)" = "$sums" ]
+    sr status --json > "$work/status.json"
+    jq -r '.warnings[]' < "$work/status.json" | grep -q "the filesystem that holds the pool is full"
+    sr snapshot delete "$snap"
+    rm "$work/a"/f* "$work/b"/f*
+    [ "$(sr status --json | jq -r .pool.state)" = ok ]
+    sr umount "$work/c"
+    sr shutdown
+    sr check | grep -qx clean
+    # Room beneath gives room above.
+    rm "$small/other"
+    sr mount a "$work/a"
+    fill "$work/a/again" 60
     sr shutdown
     sr check | grep -qx clean
 }
