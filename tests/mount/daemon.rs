@@ -175,8 +175,12 @@ pub fn within(patience: Duration, mut what: impl FnMut() -> bool) -> bool {
 
 /// Whether a process is there, other than as one that only has to be waited for.
 pub fn is_alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
+    // The first thread is a zombie from its end on, the process only once the last has ended: its
+    // sockets are open until then.
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    threads > 1
+        || std::fs::read_to_string(format!("/proc/{pid}/stat"))
+            .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('Z')))
 }
 
 /// Helper processes of this daemon, and of no other.
