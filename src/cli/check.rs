@@ -12,7 +12,7 @@ use crate::daemon::told_check;
 pub(in crate::cli) fn check(context: &Context) -> Outcome {
     let inspection = inspect::open(context)?;
     let checked = told_check::checked(&inspection.check(), inspection.warnings());
-    context.out.reply(&checked, text);
+    context.out.reply(&checked, text)?;
     end(context, &checked)
 }
 
@@ -32,7 +32,7 @@ pub(in crate::cli) fn scrub(
     };
     let request = ScrubRequest { what, rate_bytes };
     let checked: Checked = context.post("/v1/scrub", &request)?;
-    context.out.reply(&checked, text);
+    context.out.reply(&checked, text)?;
     end(context, &checked)
 }
 

@@ -20,18 +20,18 @@ pub(in crate::cli) fn run(context: &Context, command: ClusterCommand) -> Outcome
             context.out.reply(&cluster, |c| {
                 let key = key_of(c.encryption_key_id.as_ref());
                 format!("cluster {} created, encryption key: {key}", c.name)
-            });
+            })?;
         }
         ClusterCommand::List(refresh) => {
             let path = format!("/v1/clusters?refresh={}", refresh.refresh);
             let clusters: List<Cluster> = context.get(&path)?;
-            context.out.reply(&clusters, |list| cluster_table(&list.results));
+            context.out.reply(&clusters, |list| cluster_table(&list.results))?;
         }
         ClusterCommand::Show { name, refresh } => {
             let name = segment(name.as_str());
             let path = format!("/v1/clusters/{name}?refresh={}", refresh.refresh);
             let cluster: Cluster = context.get(&path)?;
-            context.out.reply(&cluster, show);
+            context.out.reply(&cluster, show)?;
         }
         ClusterCommand::Delete { name, yes } => {
             let path = format!("/v1/clusters/{}", segment(name.as_str()));
@@ -42,13 +42,13 @@ pub(in crate::cli) fn run(context: &Context, command: ClusterCommand) -> Outcome
             let deleted: ClusterDeleted = context.send("DELETE", &path, &Empty {})?;
             context.out.reply(&deleted, |d| {
                 format!("cluster {} deleted, {} snapshots kept", d.name, d.snapshots_kept)
-            });
+            })?;
         }
         ClusterCommand::SetKey { name, key, snapshots } => {
             let path = format!("/v1/clusters/{}/set-key", segment(name.as_str()));
             let request = SetKey { encryption_key_id: key.0, snapshots };
             let changed: ClusterChanged = context.post(&path, &request)?;
-            context.out.reply(&changed, changed_text);
+            context.out.reply(&changed, changed_text)?;
             if let Some(relatives) = relatives(&changed.cluster.also_reachable_via) {
                 context.out.warn(&relatives);
             }

@@ -18,8 +18,7 @@ pub(in crate::cli) fn completions(context: &Context, shell: Shell) -> Outcome {
         Shell::Zsh => generate(shells::Zsh, &mut command, "strongroom", &mut text),
         Shell::Fish => generate(shells::Fish, &mut command, "strongroom", &mut text),
     }
-    context.out.print(&String::from_utf8_lossy(&text));
-    Ok(())
+    context.out.print(&String::from_utf8_lossy(&text))
 }
 
 pub(in crate::cli) fn man(context: &Context, dir: &Path) -> Outcome {

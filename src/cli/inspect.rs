@@ -66,8 +66,7 @@ pub(in crate::cli) fn debug(context: &Context, command: &DebugCommand) -> Outcom
         Value::Array(results) => serde_json::json!({ "results": results }),
         one => one,
     };
-    context.out.reply(&document, |value| outline(value, 0));
-    Ok(())
+    context.out.reply(&document, |value| outline(value, 0))
 }
 
 /// A document as indented lines: names and values, items of lists parted by an empty line.

@@ -15,7 +15,7 @@ pub(in crate::cli) fn run(context: &Context, command: KeyCommand) -> Outcome {
     match command {
         KeyCommand::Create { name, deletion_wait } => {
             let key: Key = context.post("/v1/keys", &CreateKey { name, deletion_wait })?;
-            context.out.reply(&key, |k| k.encryption_key_id.to_string());
+            context.out.reply(&key, |k| k.encryption_key_id.to_string())?;
             if let Some(count) = key.keys_not_backed_up.filter(|c| *c > 0) {
                 context.out.note(&not_backed_up(count));
             }
@@ -23,13 +23,11 @@ pub(in crate::cli) fn run(context: &Context, command: KeyCommand) -> Outcome {
         }
         KeyCommand::List(refresh) => {
             let list: List<Key> = context.get(&format!("/v1/keys?refresh={}", refresh.refresh))?;
-            context.out.reply(&list, |list| key_table(&list.results));
-            Ok(())
+            context.out.reply(&list, |list| key_table(&list.results))
         }
         KeyCommand::Show { id, refresh } => {
             let key: Key = context.get(&format!("{}?refresh={}", path(&id), refresh.refresh))?;
-            context.out.reply(&key, show);
-            Ok(())
+            context.out.reply(&key, show)
         }
         KeyCommand::Test { id } => {
             let test: KeyTest = context.post(&format!("{}/test", path(&id)), &Empty {})?;
@@ -38,13 +36,11 @@ pub(in crate::cli) fn run(context: &Context, command: KeyCommand) -> Outcome {
                     "{} is {}, wrapped and unwrapped in {} ms",
                     t.encryption_key_id, t.state, t.elapsed_ms
                 )
-            });
-            Ok(())
+            })
         }
         KeyCommand::Usage { id } => {
             let usage: KeyUsage = context.get(&format!("{}/usage", path(&id)))?;
-            context.out.reply(&usage, |u| usage_text(&id, u));
-            Ok(())
+            context.out.reply(&usage, |u| usage_text(&id, u))
         }
         KeyCommand::Enable { id } => act(context, &id, "enable"),
         KeyCommand::CancelDelete { id } => act(context, &id, "cancel-delete"),
@@ -60,8 +56,7 @@ pub(in crate::cli) fn run(context: &Context, command: KeyCommand) -> Outcome {
             let force = force_of(&id, force, &usage, yes.yes)?;
             let request = DeleteKey { after, force };
             let key: Key = context.post(&format!("{}/delete", path(&id)), &request)?;
-            context.out.reply(&key, state_text);
-            Ok(())
+            context.out.reply(&key, state_text)
         }
     }
 }
@@ -92,7 +87,7 @@ fn path(id: &EncryptionKeyId) -> String {
 
 fn act(context: &Context, id: &EncryptionKeyId, verb: &str) -> Outcome {
     let key: Key = context.post(&format!("{}/{verb}", path(id)), &Empty {})?;
-    context.out.reply(&key, state_text);
+    context.out.reply(&key, state_text)?;
     if verb == "disable" && key.used_by > 0 {
         context.out.note("what is mounted under it goes on; mount and restore are refused");
     }
@@ -106,7 +101,7 @@ fn shown_usage(
 ) -> Result<KeyUsage, crate::control::Problem> {
     let usage: KeyUsage = context.get(&format!("{}/usage", path(id)))?;
     if !context.out.json {
-        context.out.print(&usage_text(id, &usage));
+        context.out.print(&usage_text(id, &usage))?;
     }
     Ok(usage)
 }

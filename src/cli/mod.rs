@@ -67,8 +67,13 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 fn usage(error: &clap::Error, json: bool) -> ExitCode {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            Output::bare(false).print(&error.render().to_string());
-            ExitCode::SUCCESS
+            match Output::bare(false).print(&error.render().to_string()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(problem) => {
+                    Output::bare(json).problem(&problem);
+                    ExitCode::from(problem.exit_status())
+                }
+            }
         }
         _ => {
             if json {

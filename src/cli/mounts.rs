@@ -22,8 +22,7 @@ fn mount_in(context: &Context, mount: &args::Mount) -> Outcome {
     };
     let path = format!("/v1/clusters/{}/mount", segment(mount.name.as_str()));
     let mounted: Mount = context.post(&path, &request)?;
-    context.out.reply(&mounted, mounted_text);
-    Ok(())
+    context.out.reply(&mounted, mounted_text)
 }
 
 /// What a mount did.
@@ -62,6 +61,5 @@ pub(in crate::cli) fn umount(context: &Context, umount: args::Umount) -> Outcome
         let lines: Vec<String> =
             list.results.iter().map(|m| format!("{} unmounted", m.mountpoint)).collect();
         if lines.is_empty() { "nothing is mounted".to_owned() } else { lines.join("\n") }
-    });
-    Ok(())
+    })
 }

@@ -61,7 +61,7 @@ pub(in crate::cli) fn init(context: &Context, init: Init) -> Outcome {
     };
     let path = context.places.pool.clone();
     let new = NewPool { path, size_bytes: init.size, secret, recovery, wipe: init.wipe };
-    let made = offline::make_pool(&config_dir()?, new).map_err(problem)?;
+    let mut made = offline::make_pool(&config_dir()?, new).map_err(problem)?;
     let shown = |path: &Path| path.display().to_string();
     let reply = Made {
         path: shown(&context.places.pool),
@@ -69,9 +69,18 @@ pub(in crate::cli) fn init(context: &Context, init: Init) -> Outcome {
         size_bytes: made.size_bytes,
         back_up: made.back_up.iter().map(|p| shown(p)).collect(),
         recovery_key: made.recovery_key.as_ref().map(|k| k.to_string()),
-        warnings: made.warnings,
+        warnings: std::mem::take(&mut made.warnings),
     };
-    context.out.reply(&reply, made_text);
+    if reply.recovery_key.is_none() {
+        context.out.reply(&reply, made_text)?;
+    } else if let Err(problem) = context.out.print_once(&context.out.rendered(&reply, made_text)) {
+        // A pool whose recovery key nobody saw looks recoverable and is not.
+        made.take_back();
+        let detail =
+            format!("{}: the recovery key was not shown, so no pool is left", problem.detail);
+        return Err(Problem::new(problem.code, detail)
+            .with_hint("--recovery-key FILE writes it to a file instead"));
+    }
     if !context.out.json {
         for warning in &reply.warnings {
             context.out.warn(warning);
@@ -132,8 +141,7 @@ pub(in crate::cli) fn config(context: &Context, command: ConfigCommand) -> Outco
     let kept = Kept { file, pool_id: report.pool.to_string(), contents: report.files };
     context.out.reply(&kept, |k| {
         format!("configuration of pool {} {verb} {}: {}", k.pool_id, k.file, k.contents.join(", "))
-    });
-    Ok(())
+    })
 }
 
 /// A daemon has keys in memory and would put them over what is brought back. The claim on the
@@ -175,8 +183,7 @@ pub(in crate::cli) fn upgrade(context: &Context, dry_run: bool) -> Outcome {
             "the pool has format version {}, the newest there is: nothing to do",
             u.format_version
         )
-    });
-    Ok(())
+    })
 }
 
 pub(in crate::cli) fn new_id(context: &Context) -> Outcome {

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
+use crate::base::ProblemCode;
 use crate::cli::args::Globals;
 use crate::control::Problem;
 
@@ -37,24 +38,54 @@ impl Output {
     }
 
     /// One document, with `--json`; otherwise what `people` prints.
-    pub fn reply<T: Serialize>(self, value: &T, people: impl FnOnce(&T) -> String) {
-        let text = if self.json {
+    ///
+    /// # Errors
+    /// As [`Output::print`]; by then the command itself was carried out.
+    pub fn reply<T: Serialize>(
+        self,
+        value: &T,
+        people: impl FnOnce(&T) -> String,
+    ) -> Result<(), Problem> {
+        self.print(&self.rendered(value, people))
+            .map_err(|problem| problem.with_hint("the command itself was carried out"))
+    }
+
+    /// What [`Output::reply`] prints.
+    pub fn rendered<T: Serialize>(self, value: &T, people: impl FnOnce(&T) -> String) -> String {
+        if self.json {
             serde_json::to_string_pretty(value).unwrap_or_default()
         } else {
             people(value)
-        };
-        self.print(&text);
+        }
     }
 
     /// Text to standard output, with a line end where it has none. Who closed the other end (as
     /// `head` does) has seen enough.
-    pub fn print(self, text: &str) {
+    ///
+    /// # Errors
+    /// [`ProblemCode::Io`]: it did not get there.
+    pub fn print(self, text: &str) -> Result<(), Problem> {
+        match self.write(text) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(unwritten(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for what is shown but once: that nobody reads it is a failure, too.
+    ///
+    /// # Errors
+    /// As [`Output::print`].
+    pub fn print_once(self, text: &str) -> Result<(), Problem> {
+        self.write(text).map_err(|error| unwritten(&error))
+    }
+
+    fn write(self, text: &str) -> io::Result<()> {
         if text.is_empty() {
-            return;
+            return Ok(());
         }
         let end = if text.ends_with('\n') { "" } else { "\n" };
         let mut out = io::stdout().lock();
-        let _ = write!(out, "{text}{end}").and_then(|()| out.flush());
+        write!(out, "{text}{end}").and_then(|()| out.flush())
     }
 
     /// A line beside what was asked for.
@@ -80,6 +111,10 @@ impl Output {
             writeln!(err, "{head} {}", one_line(&problem.to_string()))
         };
     }
+}
+
+fn unwritten(error: &io::Error) -> Problem {
+    Problem::new(ProblemCode::Io, format!("the answer could not be written: {error}"))
 }
 
 /// Text on one line, whatever a path or a key's name holds.

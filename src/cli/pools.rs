@@ -21,7 +21,7 @@ pub(in crate::cli) fn status(context: &Context, refresh: bool) -> Outcome {
     let mut status: Status = match context.client().get(&path) {
         Err(problem) if problem.code == ProblemCode::NoDaemon => {
             if !context.out.json {
-                context.out.print("daemon: not running");
+                context.out.print("daemon: not running")?;
             }
             let pool = context.places.pool.display();
             return Err(problem.with_hint(format!("strongroom --pool {pool} daemon")));
@@ -29,7 +29,7 @@ pub(in crate::cli) fn status(context: &Context, refresh: bool) -> Outcome {
         answer => answer?,
     };
     env!("CARGO_PKG_VERSION").clone_into(&mut status.version);
-    context.out.reply(&status, status_text);
+    context.out.reply(&status, status_text)?;
     if !context.out.json {
         for warning in &status.warnings {
             context.out.warn(warning);
@@ -107,8 +107,7 @@ pub(in crate::cli) fn shutdown(context: &Context, force: bool) -> Outcome {
     })?;
     client.send::<_, Empty>("POST", "/v1/shutdown", &Shutdown { force }, &mut |_, _| ())?;
     start::wait_until_ended(status.pid)?;
-    context.out.reply(&Empty {}, |_| "the daemon ended; everything is unmounted".to_owned());
-    Ok(())
+    context.out.reply(&Empty {}, |_| "the daemon ended; everything is unmounted".to_owned())
 }
 
 pub(in crate::cli) fn pool(context: &Context, command: PoolCommand) -> Outcome {
@@ -123,8 +122,7 @@ pub(in crate::cli) fn pool(context: &Context, command: PoolCommand) -> Outcome {
     context.out.reply(&pool, |p| {
         let (size, free) = (format_size(p.size_bytes), format_size(p.free_bytes));
         format!("pool {}: {size}, {free} free, {}", p.path, state_text(p))
-    });
-    Ok(())
+    })
 }
 
 /// A daemon whose pool went read-only ends, and the next one reads what the device holds.
@@ -173,6 +171,5 @@ pub(in crate::cli) fn root_secret(context: &Context, command: RootSecretCommand)
     context.out.reply(&list, |list| {
         let rows = list.results.iter().map(|r| vec![r.spec.clone(), r.kind.clone()]);
         table(&["opens the pool", "kind"], rows.collect())
-    });
-    Ok(())
+    })
 }

@@ -27,7 +27,7 @@ pub(in crate::cli) fn run(context: &Context, restore: Restore) -> Outcome {
         retain: restore.retain,
     };
     let restored: Restored = context.post(&format!("{path}/restore"), &request)?;
-    context.out.reply(&restored, text);
+    context.out.reply(&restored, text)?;
     if let Restored::Cluster(cluster) = &restored
         && let Some(relatives) = relatives(&cluster.also_reachable_via)
     {

@@ -16,7 +16,7 @@ pub(in crate::cli) fn run(context: &Context, command: SnapshotCommand) -> Outcom
         SnapshotCommand::Create { names, all, retain, description } => {
             let request = CreateSnapshots { clusters: names, all, retain, description };
             let made: List<Snapshot> = context.post("/v1/snapshots", &request)?;
-            context.out.reply(&made, |list| ids(&list.results));
+            context.out.reply(&made, |list| ids(&list.results))?;
         }
         SnapshotCommand::List { name, refresh } => {
             let mut path = format!("/v1/snapshots?refresh={}", refresh.refresh);
@@ -24,18 +24,18 @@ pub(in crate::cli) fn run(context: &Context, command: SnapshotCommand) -> Outcom
                 path.push_str(&format!("&cluster={}", segment(name.as_str())));
             }
             let list: List<Snapshot> = context.get(&path)?;
-            context.out.reply(&list, |list| snapshot_table(&list.results));
+            context.out.reply(&list, |list| snapshot_table(&list.results))?;
         }
         SnapshotCommand::Show { id, refresh } => {
             let id = segment(&id.to_string());
             let path = format!("/v1/snapshots/{id}?refresh={}", refresh.refresh);
             let snapshot: Snapshot = context.get(&path)?;
-            context.out.reply(&snapshot, show);
+            context.out.reply(&snapshot, show)?;
         }
         SnapshotCommand::Delete { ids, dry_run } => {
             let request = DeleteSnapshots { ids, dry_run };
             let deleted: SnapshotsDeleted = context.post("/v1/snapshots/delete", &request)?;
-            context.out.reply(&deleted, deleted_text);
+            context.out.reply(&deleted, deleted_text)?;
         }
         SnapshotCommand::Rewrap { ids, key } => {
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
@@ -43,7 +43,7 @@ pub(in crate::cli) fn run(context: &Context, command: SnapshotCommand) -> Outcom
             let rewrapped: SnapshotsRewrapped = context.post("/v1/snapshots/rewrap", &request)?;
             context.out.reply(&rewrapped, |r| {
                 format!("{} snapshots are under {key} now", r.results.len())
-            });
+            })?;
         }
     }
     Ok(())

@@ -85,6 +85,14 @@ pub struct MadePool {
     pub recovery_key: Option<Zeroizing<String>>,
     /// What somebody who trusts this pool should know, a line each.
     pub warnings: Vec<String>,
+    made: Made,
+}
+
+impl MadePool {
+    /// Removes it again, with all that was made for it: nobody was told how to open it.
+    pub fn take_back(self) {
+        self.made.take_back();
+    }
 }
 
 /// Makes a pool, its secret, its keyring and its recovery key, and opens it by each of them before
@@ -94,30 +102,52 @@ pub struct MadePool {
 /// What is wrong with the place or a secret, by its code; nothing is left behind.
 pub fn make_pool(config: &ConfigDir, new: NewPool) -> Result<MadePool, ServiceError> {
     let mut made = Made::default();
-    let result = make(config, &new, &mut made);
-    if result.is_err() {
-        made.take_back();
+    match make(config, &new, &mut made) {
+        Ok(pool) => Ok(MadePool { made, ..pool }),
+        Err(error) => {
+            made.take_back();
+            Err(error)
+        }
     }
-    result
 }
 
 /// What was made so far.
 #[derive(Default)]
 struct Made {
+    /// A block device that a pool was written to.
+    device: Option<PathBuf>,
+    /// The file of a pool: sparse, and far too long to be overwritten.
+    image: Option<PathBuf>,
+    /// The pool's folder in the configuration, of an identity that nothing else has.
+    folder: Option<PathBuf>,
     files: Vec<PathBuf>,
     directories: Vec<PathBuf>,
 }
 
 impl Made {
     fn take_back(&self) {
-        for file in &self.files {
-            let _ = sys::file_io::overwrite_and_remove(file);
+        if let Some(Ok(device)) = self.device.as_ref().map(|p| device::open(p, Mode::ReadWrite)) {
+            let _ = clear(&*device);
+        }
+        if let Some(image) = &self.image {
+            let _ = std::fs::remove_file(image);
+        }
+        let kept = self.folder.as_ref().and_then(|folder| std::fs::read_dir(folder).ok());
+        let kept = kept.into_iter().flatten().flatten().map(|entry| entry.path());
+        for file in self.files.iter().cloned().chain(kept) {
+            let _ = sys::file_io::overwrite_and_remove(&file);
         }
         // Only where nothing else stands in them.
         for directory in self.directories.iter().rev() {
             let _ = std::fs::remove_dir(directory);
         }
     }
+}
+
+/// Overwrites all superblock copies.
+fn clear(device: &dyn Device) -> Result<(), device::DeviceError> {
+    device.write(0, &sys::AlignedBuf::new(WIPE_BYTES))?;
+    device.flush()
 }
 
 fn make(config: &ConfigDir, new: &NewPool, made: &mut Made) -> Result<MadePool, ServiceError> {
@@ -128,6 +158,7 @@ fn make(config: &ConfigDir, new: &NewPool, made: &mut Made) -> Result<MadePool, 
     let device = make_device(new, made)?;
     folder.ensure()?;
     made.directories.push(folder.path().to_owned());
+    made.folder = Some(folder.path().to_owned());
     let mut warnings = warnings(new, &folder);
     let mut wraps = vec![secret_wrap(&id, &folder, &new.secret, &engine, made)?];
     let recovery = match &new.recovery {
@@ -164,7 +195,8 @@ fn make(config: &ConfigDir, new: &NewPool, made: &mut Made) -> Result<MadePool, 
     }
     back_up.retain(|path| path.exists());
     let recovery_key = recovery.filter(|_| matches!(new.recovery, NewRecovery::Show));
-    Ok(MadePool { id, size_bytes: device.size_bytes(), back_up, recovery_key, warnings })
+    let size_bytes = device.size_bytes();
+    Ok(MadePool { id, size_bytes, back_up, recovery_key, warnings, made: Made::default() })
 }
 
 fn check_wipe(new: &NewPool) -> Result<(), ServiceError> {
@@ -199,19 +231,17 @@ fn make_device(new: &NewPool, made: &mut Made) -> Result<Arc<dyn Device>, Servic
         if there.is_none() && new.path.is_dir() {
             made.directories.push(new.path.clone());
         }
-        made.files.push(device.describe().path);
+        made.image = Some(device.describe().path);
         return Ok(device);
     }
     let device = device::create(&new.path, new.size_bytes)?;
     match device::find_signature(&*device)? {
         Found::Nothing => {}
-        _ if new.wipe.is_some() => {
-            device.write(0, &sys::AlignedBuf::new(WIPE_BYTES))?;
-            device.flush()?;
-        }
+        _ if new.wipe.is_some() => clear(&*device)?,
         Found::Known(name) => return Err(in_use(&new.path, name)),
         Found::Unknown => return Err(in_use(&new.path, "something")),
     }
+    made.device = Some(new.path.clone());
     Ok(device)
 }
 

@@ -7,3 +7,4 @@ mod pools;
 mod secrets;
 mod support;
 mod unit_file;
+mod unwritten;

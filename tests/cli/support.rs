@@ -39,7 +39,8 @@ impl World {
         Done::from(self.command(program).args(arguments).output().unwrap())
     }
 
-    fn command(&self, program: &OsStr) -> Command {
+    /// The program by some name, as in [`World::run`], yet to be run.
+    pub fn command(&self, program: &OsStr) -> Command {
         let mut command = Command::new(program);
         command
             .env_clear()
