@@ -155,10 +155,18 @@ fn usage_text(id: &EncryptionKeyId, usage: &KeyUsage) -> String {
         "looked at pool {}: {} clusters, {} snapshots",
         scope.pool_path, scope.clusters, scope.snapshots
     );
-    if usage.safe_to_delete {
-        return format!("nothing needs {id}\n{looked}");
-    }
     let head = ["kind", "what", "cluster", "encryption key id"];
+    let former = match usage.needing_former_key.len() {
+        0 => String::new(),
+        n => format!(
+            "\n\n{n} clusters and snapshots need another key, deleted or replaced, that was named {id} \
+             before; the one of today does not open them\n{}",
+            table(&head, usage_rows(&usage.needing_former_key))
+        ),
+    };
+    if usage.safe_to_delete {
+        return format!("nothing needs {id}\n{looked}{former}");
+    }
     let listed = table(&head, usage_rows(&usage.results));
     let count = usage.results.len();
     let mut text = format!("{listed}\n\n{count} clusters and snapshots need {id}\n{looked}");
@@ -166,6 +174,7 @@ fn usage_text(id: &EncryptionKeyId, usage: &KeyUsage) -> String {
         text.push_str("\n\n");
         text.push_str(&relatives);
     }
+    text.push_str(&former);
     text
 }
 

@@ -198,6 +198,7 @@ impl Api for Fake {
                 snapshots: 0,
             },
             also_reachable_via: Vec::new(),
+            needing_former_key: Vec::new(),
         })
     }
     fn test_key(&self, _: &Call<'_>, id: &EncryptionKeyId) -> Reply<KeyTest> {

@@ -172,6 +172,7 @@ pub(in crate::daemon) fn key_usage(u: told::KeyUsage) -> wire::KeyUsage {
             snapshots: u.snapshots,
         },
         also_reachable_via: u.also_reachable_via.into_iter().map(usage_entry).collect(),
+        needing_former_key: u.needing_former_key.into_iter().map(usage_entry).collect(),
     }
 }
 

@@ -39,7 +39,34 @@ impl Service {
         }
         ids.sort();
         ids.dedup();
-        Ok(ids.into_iter().map(|id| self.told_key(&id, &usage, refresh)).collect())
+        let mut told = Vec::with_capacity(ids.len());
+        for id in ids {
+            let former = self.former_key(&id, &usage);
+            told.push(self.told_key(&id, &usage, refresh));
+            told.extend(former);
+        }
+        Ok(told)
+    }
+
+    /// The keys that bore the name of a living one before, as far as something needs them still.
+    /// Looked for in the embedded keyring alone: others are not asked for a list.
+    fn former_key(&self, id: &EncryptionKeyId, usage: &[KeyUse]) -> Option<Key> {
+        let meant = self.meant(id, false);
+        if !matches!(meant, Meant::This(_)) {
+            return None;
+        }
+        let needs = |u: &&KeyUse| u.needs(id) && !self.is_meant(u, id, meant);
+        let found: Vec<&KeyUse> = usage.iter().filter(needs).collect();
+        let key = found.first()?.keys.first()?;
+        let (state, at) = self.answers.of_key(&self.registry(), key, false, self.now())?;
+        Some(Key {
+            encryption_key_id: id.clone(),
+            state: Some(state),
+            state_at: Some(at),
+            deletion_at: None,
+            created_at: None,
+            used_by: found.len() as u64,
+        })
     }
 
     /// One key.
@@ -143,6 +170,8 @@ impl Service {
         let clusters = used.iter().chain(&other).filter(|u| u.snapshot.is_none()).count() as u64;
         let snapshots = (used.len() + other.len()) as u64 - clusters;
         let related = |u: &KeyUse| used.iter().any(|o| o.lineage == u.lineage);
+        let needing_former_key =
+            other.iter().filter(|u| u.needs(id)).cloned().map(usage_entry).collect();
         let also: Vec<_> = other.into_iter().filter(|u| related(u)).map(usage_entry).collect();
         Ok(KeyUsage {
             safe_to_delete: used.is_empty(),
@@ -159,6 +188,7 @@ impl Service {
             clusters,
             snapshots,
             also_reachable_via: also,
+            needing_former_key,
         })
     }
 

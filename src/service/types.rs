@@ -161,6 +161,8 @@ pub struct KeyUsage {
     pub snapshots: u64,
     /// Relatives of the results that another key, or none, opens.
     pub also_reachable_via: Vec<UsageEntry>,
+    /// What needs another key that bore the name before: the living one does not open it.
+    pub needing_former_key: Vec<UsageEntry>,
 }
 
 /// A customer key.

@@ -112,6 +112,9 @@ pub struct KeyUsage {
     /// Relatives of what is listed that another key, or none, opens.
     #[serde(default)]
     pub also_reachable_via: Vec<UsageEntry>,
+    /// What needs another key that bore the name before: the living one does not open it.
+    #[serde(default)]
+    pub needing_former_key: Vec<UsageEntry>,
 }
 
 /// `POST /v1/keys/{id}/test`: the provider wrapped and unwrapped with the key just now.

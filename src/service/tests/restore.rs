@@ -92,7 +92,13 @@ fn a_deleted_key_leaves_unrecoverable_snapshots_that_go_without_any_key() {
         world.service.snapshots(None, false).unwrap()[0].status,
         SnapshotStatus::Unrecoverable
     );
-    assert!(world.service.key_usage(&key).unwrap().safe_to_delete, "nothing needs the new key");
+    let usage = world.service.key_usage(&key).unwrap();
+    assert!(usage.safe_to_delete, "nothing needs the new key");
+    let former: Vec<_> = usage.needing_former_key.iter().map(|u| u.snapshot).collect();
+    assert_eq!(former, [None, Some(id)], "the head and its snapshot need the one before");
+    let listed = world.service.keys(false).unwrap();
+    let listed: Vec<_> = listed.iter().map(|k| (k.state.unwrap().as_str(), k.used_by)).collect();
+    assert_eq!(listed, [("enabled", 0), ("deleted", 2)]);
 
     let used = world.service.pool_status().used_bytes;
     world.service.delete_cluster(&name("db")).unwrap();
