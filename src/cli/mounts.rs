@@ -42,6 +42,7 @@ pub(in crate::cli) fn mounted_text(mount: &Mount) -> String {
 
 pub(in crate::cli) fn umount(context: &Context, umount: args::Umount) -> Outcome {
     let force = umount.force;
+    let at_place = matches!(umount.target, Some(Target::Path(_)));
     let gone: List<Mount> = match umount.target {
         None => context.post("/v1/umount", &UmountAny { mountpoint: None, all: true, force })?,
         Some(Target::Path(path)) => {
@@ -60,6 +61,10 @@ pub(in crate::cli) fn umount(context: &Context, umount: args::Umount) -> Outcome
     context.out.reply(&gone, |list| {
         let lines: Vec<String> =
             list.results.iter().map(|m| format!("{} unmounted", m.mountpoint)).collect();
-        if lines.is_empty() { "nothing is mounted".to_owned() } else { lines.join("\n") }
+        match lines.is_empty() {
+            true if at_place => "a dead mount was taken away".to_owned(),
+            true => "nothing is mounted".to_owned(),
+            false => lines.join("\n"),
+        }
     })
 }

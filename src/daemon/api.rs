@@ -133,9 +133,22 @@ impl Api for DaemonApi {
         self.mounts(&UmountWhat::Snapshot(id), r.force)
     }
 
-    fn umount_any(&self, _: &Call<'_>, r: UmountAny) -> Reply<List<Mount>> {
+    fn umount_any(&self, call: &Call<'_>, r: UmountAny) -> Reply<List<Mount>> {
         match (&r.mountpoint, r.all) {
-            (Some(place), false) => self.mounts(&UmountWhat::Place(Path::new(place)), r.force),
+            (Some(place), false) => {
+                let place = Path::new(place);
+                let done = self.mounts(&UmountWhat::Place(place), r.force);
+                match done {
+                    Err(problem) if problem.code == ProblemCode::NotMounted => {
+                        let cleared = self.service.clear_dead_mount(place, owner(call));
+                        if cleared.map_err(told::problem)? {
+                            return Ok(List { results: Vec::new() });
+                        }
+                        Err(problem)
+                    }
+                    done => done,
+                }
+            }
             (None, true) => {
                 let gone = self.service.unmount_all(r.force, true).map_err(told::problem)?;
                 Ok(told::list(gone, told::mount))

@@ -1,7 +1,7 @@
 //! Mounts for the service, through `fuse`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::daemon::unmount::{UnmountError, unmount};
 use crate::fuse::{BarrierKind, MountOptions, Session, SessionConfig};
 use crate::keys::Deadline;
 use crate::service::{
-    MountFacts, MountId, MountMeaning, MountRequest, Mounter, Service, ServiceError,
+    MountFacts, MountId, MountMeaning, MountOwner, MountRequest, Mounter, Service, ServiceError,
 };
 use crate::sys::fuse_mount::Unmount;
-use crate::sys::mount_point::{MountPoint, MountPointRules};
+use crate::sys::mount_point::{Cleared, MountPoint, MountPointRules, clear_dead};
 use crate::sys::sync::Mutex;
 use crate::volume::Volume;
 
@@ -144,6 +144,16 @@ impl Mounter for FuseMounter {
             let told = ServiceError::new(code, error.to_string());
             if force { told } else { told.with_hint("end what uses it, or: --force") }
         })
+    }
+
+    fn clear_dead(&self, place: &Path, owner: MountOwner) -> Result<bool, ServiceError> {
+        let own: Vec<_> = self.sessions.lock().values().map(|s| s.device()).collect();
+        let rules =
+            MountPointRules { caller_uid: owner.uid, forbidden: &self.forbidden, own: &own };
+        match clear_dead(place, &rules) {
+            Ok(cleared) => Ok(cleared == Cleared::Dead),
+            Err(error) => Err(ServiceError::new(ProblemCode::MountPoint, error.to_string())),
+        }
     }
 
     fn settle(&self, mounts: &[MountId], deadline: Deadline) -> Result<(), ServiceError> {

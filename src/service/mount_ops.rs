@@ -11,7 +11,7 @@ use crate::service::Service;
 use crate::service::error::ServiceError;
 use crate::service::heads::Source;
 use crate::service::mounts::{
-    Entry, MountFacts, MountId, MountMeaning, MountRequest, Stage, Subject, Table,
+    Entry, MountFacts, MountId, MountMeaning, MountOwner, MountRequest, Stage, Subject, Table,
 };
 use crate::service::types::Mount;
 use crate::service::unlock::waits_for_key;
@@ -173,6 +173,20 @@ impl Service {
                 .with_hint("strongroom status lists the mounts"));
         }
         ids.into_iter().map(|id| self.unmount(id, force, true)).collect()
+    }
+
+    /// Takes away what a daemon that is gone left mounted at a place; nobody serves it, so nothing
+    /// is written. Whether there was such.
+    ///
+    /// # Errors
+    /// [`ProblemCode::MountPoint`]: it is not the caller's, or the system refuses.
+    pub fn clear_dead_mount(&self, place: &Path, owner: MountOwner) -> Result<bool, ServiceError> {
+        let served = self.mounts.lock().at(place).is_some();
+        if served || !self.mounter.clear_dead(place, owner)? {
+            return Ok(false);
+        }
+        log::info!("took away a dead mount at '{}'", place.display());
+        Ok(true)
     }
 
     fn mounts_meant(

@@ -97,6 +97,15 @@ pub trait Mounter: Send + Sync {
     /// [`ProblemCode::Busy`]; it is still mounted then.
     fn umount(&self, id: MountId, force: bool) -> Result<(), ServiceError>;
 
+    /// Takes away what a process that is gone left mounted at a place. Whether there was such; never
+    /// where mounts end with their process.
+    ///
+    /// # Errors
+    /// [`ProblemCode::MountPoint`]: it is not the caller's, or the system refuses.
+    fn clear_dead(&self, _place: &Path, _owner: MountOwner) -> Result<bool, ServiceError> {
+        Ok(false)
+    }
+
     /// Returns when everything that applications wrote to these mounts before the call has reached
     /// their volumes.
     ///

@@ -353,7 +353,7 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd as _;
 
-    use crate::sys::mount_point::{MountPointError, MountPointRules};
+    use crate::sys::mount_point::{Cleared, MountPointError, MountPointRules, clear_dead};
     use crate::sys::mounted_place::MountedPlace;
 
     fn request() -> MountRequest {
@@ -410,7 +410,12 @@ mod tests {
         assert!(mount_table::mount_at(&path).unwrap().is_some(), "it was left alone");
         let again = MountPoint::open(&path, &rules).unwrap();
         assert!(mount_table::mount_at(&path).unwrap().is_none());
-        drop(again);
+        assert_eq!(clear_dead(&path, &rules).unwrap(), Cleared::Nothing);
+        let alive = mount_fuse(&again, &request()).unwrap();
+        let own = MountPointRules { own: &[alive.device], ..rules.clone() };
+        assert_eq!(clear_dead(&path, &own).unwrap(), Cleared::Alive);
+        drop((alive, again));
+        assert_eq!(clear_dead(&path, &rules).unwrap(), Cleared::Dead);
         assert!(!is_dead(place.open().unwrap().as_fd()));
         // Its owner may.
         std::os::unix::fs::chown(&path, Some(somebody), None).unwrap();

@@ -173,8 +173,25 @@ fn check_bounds(path: &Path, rules: &MountPointRules<'_>) -> Result<(), MountPoi
         .or_else(|| mounted.find(|point| *point != path && path.starts_with(point)));
     match within {
         Some(dir) => Err(MountPointError::Forbidden { path: path.to_owned(), within: dir.clone() }),
-        None => clear_dead(path, rules),
+        None => match clear_dead(path, rules)? {
+            Cleared::Alive => Err(MountPointError::AlreadyMounted {
+                path: path.to_owned(),
+                what: FS_TYPE.to_owned(),
+            }),
+            Cleared::Nothing | Cleared::Dead => Ok(()),
+        },
     }
+}
+
+/// What [`clear_dead`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleared {
+    /// No mount of this product.
+    Nothing,
+    /// Dead ones, which are gone now.
+    Dead,
+    /// A living one, which stays.
+    Alive,
 }
 
 /// Takes away mounts of this product at exactly `path` whose daemon is gone, where whoever asks may
@@ -182,15 +199,15 @@ fn check_bounds(path: &Path, rules: &MountPointRules<'_>) -> Result<(), MountPoi
 ///
 /// # Errors
 /// [`MountPointError::Io`] where the mount table cannot be read, or the system refuses to unmount;
-/// [`MountPointError::NotOwner`] where the directory beneath is somebody else's;
-/// [`MountPointError::AlreadyMounted`] where a living mount stands there.
-fn clear_dead(path: &Path, rules: &MountPointRules<'_>) -> Result<(), MountPointError> {
+/// [`MountPointError::NotOwner`] where the directory beneath is somebody else's.
+pub fn clear_dead(path: &Path, rules: &MountPointRules<'_>) -> Result<Cleared, MountPointError> {
+    let mut cleared = Cleared::Nothing;
     // Dead mounts can lie on one another; each pass takes one.
     for _ in 0..64 {
         match mount_table::mount_at(path).map_err(|e| os_error(path, e))? {
             Some(mount) if mount.fs_type == FS_TYPE && !rules.own.contains(&mount.device) => {}
             Some(mount) if mount.fs_type == FS_TYPE => break,
-            _ => return Ok(()),
+            _ => return Ok(cleared),
         }
         let place = MountedPlace::find(path)?;
         let root = place.open().map_err(|e| os_error(path, e))?;
@@ -204,8 +221,9 @@ fn clear_dead(path: &Path, rules: &MountPointRules<'_>) -> Result<(), MountPoint
         drop(root);
         check_owner(path, &place, rules.caller_uid)?;
         place.unmount(Unmount::Lazy).map_err(|e| os_error(path, io::Error::other(e)))?;
+        cleared = Cleared::Dead;
     }
-    Err(MountPointError::AlreadyMounted { path: path.to_owned(), what: FS_TYPE.to_owned() })
+    Ok(Cleared::Alive)
 }
 
 /// That the directory beneath a mount is the caller's.
