@@ -136,6 +136,15 @@ impl Catalog {
         sizes::dry_run(&mut state.table, &items, |table| table.end_head(id, at.next()))
     }
 
+    /// Blocks that what was deleted holds still, until the work in the background gives them back.
+    ///
+    /// # Errors
+    /// Corruption; the pool's errors.
+    pub fn blocks_being_freed(&self) -> Result<u64, CatalogError> {
+        let state = self.state.lock();
+        sizes::being_freed(&state.table, &self.items())
+    }
+
     /// Every header and the keys that open it.
     ///
     /// # Errors

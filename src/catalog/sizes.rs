@@ -96,6 +96,32 @@ fn count(
     Ok(blocks)
 }
 
+/// Blocks that the work of deletions will give back: those of dead segments, and what was killed
+/// across released cuts.
+///
+/// # Errors
+/// [`CatalogError::Table`]; the storage's errors.
+pub(in crate::catalog) fn being_freed(
+    table: &Table,
+    items: &impl Items,
+) -> Result<u64, CatalogError> {
+    let mut blocks = 0;
+    for id in table.dead() {
+        blocks += table.segment(*id)?.allocated_blocks;
+    }
+    let mut seen: HashSet<Cell> = HashSet::new();
+    for cut in table.released() {
+        visit_across(table, items, *cut, &mut |cell, size| {
+            // What was born in a dead segment is counted with it.
+            let counted = table.segment(cell.birth).is_ok_and(|s| s.dead);
+            if seen.insert(cell) && !counted {
+                blocks += size;
+            }
+        })?;
+    }
+    Ok(blocks)
+}
+
 fn visit_across(
     table: &Table,
     items: &impl Items,

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use crate::base::{EncryptionKeyId, SnapshotId};
+use crate::base::{EncryptionKeyId, ProblemCode, SnapshotId};
 use crate::catalog::Budget;
 use crate::pool::CutPlan;
 use crate::service::Service;
 use crate::service::error::ServiceError;
+
+/// Steps of freeing that one addition to a full pool waits for.
+const GAINS_MAX: u32 = 8;
 
 /// What the work of one minute did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +59,43 @@ impl Service {
     pub fn tick_keys(&self) {
         self.seek_keyring();
         self.try_locked_mounts();
+    }
+
+    /// Does what adds to the pool. Where the pool is full and something is just being freed, that is
+    /// waited for, as writing to a file does, before it is refused.
+    ///
+    /// # Errors
+    /// Those of `add`.
+    pub(in crate::service) fn with_room<R>(
+        &self,
+        mut add: impl FnMut() -> Result<R, ServiceError>,
+    ) -> Result<R, ServiceError> {
+        let mut tries = 0;
+        loop {
+            let error = match add() {
+                Err(error) if error.code == ProblemCode::PoolFull && tries < GAINS_MAX => error,
+                done => return done,
+            };
+            match self.gain_room() {
+                Ok(true) => tries += 1,
+                Ok(false) => return Err(error),
+                Err(second) => {
+                    log::warn!("nothing could be freed: {second}");
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Takes a step towards room, where there is some to be had.
+    fn gain_room(&self) -> Result<bool, ServiceError> {
+        let left = !self.catalog.work_left().is_done();
+        if !left && self.pool().space().pending_free == 0 {
+            return Ok(false);
+        }
+        self.catalog.background_step(Budget::default())?;
+        self.pool().checkpoint(CutPlan::default())?;
+        Ok(true)
     }
 
     /// One bounded step of what deletions left to do. Whether there is more.

@@ -79,6 +79,16 @@ impl Service {
         owner: MountOwner,
     ) -> Result<Cluster, ServiceError> {
         self.check_name_free(name)?;
+        self.with_room(|| self.make_cluster(name, key, owner))?;
+        self.cluster(name, false)
+    }
+
+    fn make_cluster(
+        &self,
+        name: &ClusterName,
+        key: Option<&EncryptionKeyId>,
+        owner: MountOwner,
+    ) -> Result<(), ServiceError> {
         let id = ClusterId(random::array());
         let doing = format!("cluster '{name}' was not created");
         let (keys, cluster_key) = self.make_keys(id, key, &doing)?;
@@ -106,7 +116,7 @@ impl Service {
             return Err(error.while_doing(doing));
         }
         log::info!("created cluster '{name}' ({id})");
-        self.cluster(name, false)
+        Ok(())
     }
 
     pub(in crate::service) fn check_name_free(

@@ -9,6 +9,9 @@ use crate::keys::KeysError;
 use crate::pool::PoolError;
 use crate::volume::VolumeError;
 
+/// What to do where the pool is full.
+const POOL_FULL: &str =
+    "delete files, or: strongroom snapshot delete ID, or: strongroom pool grow --size SIZE";
 /// What to do where no superblock is left.
 pub(in crate::service) const SUPERBLOCK_LOST: &str = "write nothing to it and bring it back from a copy of the pool: what opens it stood there alone";
 
@@ -112,10 +115,7 @@ impl From<PoolError> for ServiceError {
         let detail = error.to_string();
         let (code, hint) = match error {
             PoolError::Io(error) => return error.into(),
-            PoolError::Full => (
-                ProblemCode::PoolFull,
-                Some("delete snapshots or files, or: strongroom pool grow --size SIZE"),
-            ),
+            PoolError::Full => (ProblemCode::PoolFull, Some(POOL_FULL)),
             PoolError::ReadOnly { .. } => (
                 ProblemCode::PoolReadOnly,
                 Some("mend what is named, then: strongroom pool resume"),
@@ -162,7 +162,8 @@ impl From<VolumeError> for ServiceError {
             VolumeError::Locked => ProblemCode::KeyNotUsable,
             _ => ProblemCode::Io,
         };
-        Self::new(code, detail)
+        let told = Self::new(code, detail);
+        if code == ProblemCode::PoolFull { told.with_hint(POOL_FULL) } else { told }
     }
 }
 

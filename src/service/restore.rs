@@ -64,6 +64,11 @@ impl Service {
     ) -> Result<Cluster, ServiceError> {
         let id = self.resolve(id)?;
         self.check_name_free(name)?;
+        self.with_room(|| self.clone_to(id, name))?;
+        self.cluster(name, false)
+    }
+
+    fn clone_to(&self, id: SnapshotId, name: &ClusterName) -> Result<(), ServiceError> {
         let (_, old) = self.open_for_restore(id)?;
         let cluster = ClusterId(random::array());
         let key_id = old.header.keys.encryption_key_id().cloned();
@@ -72,7 +77,7 @@ impl Service {
         let new = NewCluster { id: cluster, name: name.clone(), created_at: self.now(), header };
         self.catalog.clone_snapshot(id, new)?;
         log::info!("restored snapshot {id} to cluster '{name}' ({cluster})");
-        self.cluster(name, false)
+        Ok(())
     }
 
     /// Makes a snapshot the head of its own cluster, which must exist and not be mounted. A safety

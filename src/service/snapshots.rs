@@ -1,20 +1,26 @@
 //! Snapshots: taken behind the barrier, listed, deleted, rewrapped, expired.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::ids::SnapshotPrefix;
 use crate::base::units::BLOCK_SIZE_U64;
-use crate::base::{ClusterName, EncryptionKeyId, ProblemCode, SnapshotId, Timestamp};
+use crate::base::{ClusterId, ClusterName, EncryptionKeyId, ProblemCode, SnapshotId, Timestamp};
 use crate::catalog::{ClusterInfo, NewSnapshot, SnapshotInfo, SnapshotKind, Target};
 use crate::keys::Deadline;
+use crate::pool::CutPlan;
 use crate::service::Service;
 use crate::service::error::ServiceError;
 use crate::service::mounts::{MountId, Stage, Subject};
 use crate::service::types::{Snapshot, SnapshotStatus, SnapshotsDeleted, SnapshotsRewrapped};
-use crate::sys::random;
+use crate::sys::{clock, random};
+use crate::volume::Volume;
 
 /// How long the barrier before a snapshot may take.
 pub const BARRIER_DEADLINE: Duration = Duration::from_secs(120);
+/// How long a deletion waits for removed files to be let go, so that its figures are right.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Of which clusters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +165,7 @@ impl Service {
                 description: description.to_owned(),
             })
             .collect();
-        let taken = self.catalog.take_snapshots(&new)?;
+        let taken = self.with_room(|| Ok(self.catalog.take_snapshots(&new)?))?;
         for snapshot in &taken {
             log::info!("took snapshot {} of cluster '{}'", snapshot.id, snapshot.cluster_name);
         }
@@ -200,6 +206,7 @@ impl Service {
         for info in &infos {
             self.check_deletable(info)?;
         }
+        self.settle_heads(&infos);
         let results = self.told_snapshots(infos, false)?;
         let frees_bytes = self.catalog.blocks_freed_by_deleting(&ids)? * BLOCK_SIZE_U64;
         let shredded = if dry_run { None } else { self.catalog.delete_snapshots(&ids)? };
@@ -207,6 +214,29 @@ impl Service {
             ids.iter().for_each(|id| log::info!("deleted snapshot {id}"));
         }
         Ok(SnapshotsDeleted { results, dry_run, frees_bytes, shredded })
+    }
+
+    /// What was removed from the heads of these snapshots before the call counts as theirs alone:
+    /// what removed files hold is let go, then a checkpoint takes the changes into the counts. Where
+    /// that fails, what was known before is told.
+    fn settle_heads(&self, infos: &[SnapshotInfo]) {
+        let clusters: BTreeSet<ClusterId> = infos.iter().map(|s| s.cluster).collect();
+        let volumes: Vec<Arc<Volume>> = {
+            let table = self.mounts.lock();
+            let heads = clusters.into_iter().filter_map(|id| table.of_cluster(id));
+            let serving = heads.filter_map(|(_, entry)| match &entry.stage {
+                Stage::Serving(source) => Some(Arc::clone(source.volume())),
+                Stage::Changing | Stage::Locked => None,
+            });
+            serving.collect()
+        };
+        let end = clock::monotonic() + SETTLE_DEADLINE;
+        for volume in volumes {
+            while clock::monotonic() < end && matches!(volume.background_step(), Ok(true)) {}
+        }
+        if let Err(error) = self.pool().checkpoint(CutPlan::default()) {
+            log::warn!("sizes are those of the last checkpoint: {error}");
+        }
     }
 
     fn check_deletable(&self, info: &SnapshotInfo) -> Result<(), ServiceError> {

@@ -18,6 +18,10 @@ impl Service {
     pub fn pool_status(&self) -> PoolStatus {
         let pool = self.pool();
         let space = pool.space();
+        let being_freed = self.catalog.blocks_being_freed().unwrap_or_else(|error| {
+            log::warn!("how much is being freed is not known: {error}");
+            0
+        });
         PoolStatus {
             path: self.pool_path.clone(),
             id: pool.id(),
@@ -26,7 +30,7 @@ impl Service {
             size_bytes: pool.device().size_bytes(),
             used_bytes: space.used * BLOCK_SIZE_U64,
             free_bytes: space.free * BLOCK_SIZE_U64,
-            pending_free_bytes: space.pending_free * BLOCK_SIZE_U64,
+            pending_free_bytes: (space.pending_free + being_freed) * BLOCK_SIZE_U64,
         }
     }
 

@@ -299,7 +299,7 @@ pub struct PoolStatus {
     pub used_bytes: u64,
     /// Free.
     pub free_bytes: u64,
-    /// Freed, not yet usable again.
+    /// Freed, not yet usable again; and what deletions left to be freed.
     pub pending_free_bytes: u64,
 }
 

@@ -6,7 +6,9 @@ use super::world::{World, name, prefix, request};
 use crate::base::ProblemCode;
 use crate::base::ids::SnapshotPrefix;
 use crate::base::{KeyAnswer, Timestamp};
-use crate::service::Which;
+use crate::pool::PoolError;
+use crate::service::{ServiceError, Which};
+use crate::volume::{ROOT_INODE, VolumeError};
 
 #[test]
 fn mounted_clusters_are_settled_before_one_cut_for_all() {
@@ -61,6 +63,64 @@ fn a_list_is_checked_whole_before_anything_is_deleted() {
     assert_eq!(world.service.snapshots(None, false).unwrap().len(), 3);
     assert!(delete(&[a]).unwrap().shredded.is_some());
     assert_eq!(world.service.snapshots(None, false).unwrap().len(), 2);
+}
+
+/// Removes a file of the cluster that is mounted, and the kernel forgets it.
+fn remove(world: &World, file: &str) {
+    let volume = world.volume("/mnt/db");
+    let ino = volume.lookup(ROOT_INODE, file.as_bytes()).unwrap().attr.ino;
+    volume.unlink(ROOT_INODE, file.as_bytes()).unwrap();
+    volume.forget(ino, 2);
+}
+
+#[test]
+fn what_was_removed_from_the_head_counts_at_once_and_is_pending_until_it_is_free() {
+    let world = World::new();
+    world.create("db", None);
+    world.mount("db");
+    let size = 8 << 20;
+    world.write("/mnt/db", "f", &vec![7; size]);
+    let id = world.snap("db");
+    remove(&world, "f");
+    let told = world.service.delete_snapshots(&[prefix(id)], true).unwrap().frees_bytes;
+    assert!(told >= size as u64, "{told}");
+    let used = world.service.pool_status().used_bytes;
+    let deleted = world.service.delete_snapshots(&[prefix(id)], false).unwrap();
+    assert_eq!(deleted.frees_bytes, told, "nothing changed since");
+    assert!(deleted.results[0].unique_bytes >= size as u64);
+    let pending = world.service.pool_status().pending_free_bytes;
+    assert!(pending >= size as u64, "{pending}");
+    while world.service.tick_background().unwrap() {}
+    for _ in 0..2 {
+        world.service.pool().checkpoint(crate::pool::CutPlan::default()).unwrap();
+    }
+    assert!(world.service.pool_status().used_bytes + told <= used + (1 << 20));
+}
+
+#[test]
+fn what_adds_to_a_full_pool_waits_for_what_is_being_freed() {
+    let world = World::new();
+    world.create("db", None);
+    world.mount("db");
+    world.write("/mnt/db", "f", &vec![7; 8 << 20]);
+    let id = world.snap("db");
+    remove(&world, "f");
+    world.service.delete_snapshots(&[prefix(id)], false).unwrap();
+    let mut refused = 0;
+    let added = world.service.with_room(|| {
+        if world.service.pool_status().pending_free_bytes < 1 << 20 {
+            return Ok(());
+        }
+        refused += 1;
+        Err(PoolError::Full.into())
+    });
+    added.unwrap();
+    assert!(refused > 0, "there was something to wait for");
+    let error = world.service.with_room(|| Err::<(), _>(PoolError::Full.into())).unwrap_err();
+    assert_eq!(error.code, ProblemCode::PoolFull);
+    let hint = error.hint.unwrap();
+    assert!(hint.contains("snapshot delete") && hint.contains("pool grow"), "{hint}");
+    assert_eq!(ServiceError::from(VolumeError::NoSpace).hint.as_ref(), Some(&hint));
 }
 
 #[test]
