@@ -69,6 +69,7 @@ problems! {
     PoolRolledBack, "pool-rolled-back", 1, "the pool is older than what was last seen";
     RootSecret, "root-secret", 1, "the root secret does not open the pool";
     RootSecretMissing, "root-secret-missing", 1, "no root secret";
+    RootSecretExists, "root-secret-exists", 1, "the pool has that root secret already";
     Keyring, "keyring", 1, "the keyring cannot be opened";
     KeyNotUsable, "key-not-usable", 3, "the customer key is not usable";
     KeyDisabled, "key-disabled", 3, "the customer key is disabled";

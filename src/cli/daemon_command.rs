@@ -11,6 +11,10 @@ use crate::control::Problem;
 use crate::daemon::config::{self, Given};
 use crate::daemon::{Front, Options, Starter};
 
+/// The next step of whoever opened a pool with its recovery key (docs/operating.md).
+const OPENS_BY_ITSELF: &str =
+    "so that the pool opens by itself again: strongroom root-secret add file:PATH";
+
 pub(in crate::cli) fn run(context: &Context, daemon: Daemon) -> Outcome {
     if daemon.detached {
         let starter = Starter::take_streams().map_err(|e| {
@@ -31,6 +35,9 @@ pub(in crate::cli) fn run(context: &Context, daemon: Daemon) -> Outcome {
     }
     start::start_detached_with(context, &again(&daemon)?)?;
     context.out.note(&format!("serving {}", context.places.pool.display()));
+    if daemon.recovery_key.is_some() {
+        context.out.note(OPENS_BY_ITSELF);
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! `key ...`
 
-use crate::base::EncryptionKeyId;
+use crate::base::{EncryptionKeyId, KeyState};
 use crate::cli::args::KeyCommand;
 use crate::cli::clusters::relatives;
 use crate::cli::confirm::{confirm, confirm_by_naming, somebody_is_there};
@@ -130,7 +130,7 @@ fn show(k: &Key) -> String {
 }
 
 fn state_text(k: &Key) -> String {
-    match k.deletion_at {
+    match k.deletion_at.filter(|_| k.state != KeyState::Deleted.as_str()) {
         Some(at) => format!("{} is {}, to be deleted at {at}", k.encryption_key_id, k.state),
         None => format!("{} is {}", k.encryption_key_id, k.state),
     }

@@ -32,7 +32,10 @@ pub(in crate::cli) fn mounted_text(mount: &Mount) -> String {
         None => mount.cluster_name.to_string(),
     };
     let place = &mount.mountpoint;
-    let how = if mount.read_only { ", read-only" } else { "" };
+    let mut how = if mount.read_only { ", read-only".to_owned() } else { String::new() };
+    if mount.locked {
+        how.push_str(", locked until its key is enabled and can be had");
+    }
     if mount.already_mounted {
         format!("{what} is already mounted at {place}{how}")
     } else {
@@ -67,4 +70,22 @@ pub(in crate::cli) fn umount(context: &Context, umount: args::Umount) -> Outcome
             false => lines.join("\n"),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_that_waits_for_its_key_says_so() {
+        let told = serde_json::json!({
+            "mountpoint": "/srv/pg", "clusterName": "db", "snapshotId": null, "readOnly": false,
+            "options": ["key_wait"], "barrier": null, "waitingRequests": null, "oldestRequestMs": 0,
+            "locked": true
+        });
+        let mut mount: Mount = serde_json::from_value(told).unwrap();
+        assert!(mounted_text(&mount).contains("locked until its key"), "{}", mounted_text(&mount));
+        mount.locked = false;
+        assert_eq!(mounted_text(&mount), "db mounted at /srv/pg");
+    }
 }

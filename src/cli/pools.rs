@@ -164,7 +164,10 @@ pub(in crate::cli) fn root_secret(context: &Context, command: RootSecretCommand)
             context.post("/v1/root-secrets", &request)?
         }
         RootSecretCommand::Remove { spec } => {
-            let request = RemoveRootSecret { spec: spec.to_string() };
+            let known: List<RootSecret> = context.get("/v1/root-secrets")?;
+            let as_shown = known.results.iter().any(|s| s.spec == spec.typed);
+            let named = if as_shown { spec.typed } else { spec.spec.to_string() };
+            let request = RemoveRootSecret { spec: named };
             context.post("/v1/root-secrets/remove", &request)?
         }
     };

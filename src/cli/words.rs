@@ -93,6 +93,22 @@ impl std::fmt::Display for SecretSpec {
     }
 }
 
+/// A root secret of the pool as `root-secret show` names it, or as a path from here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretName {
+    /// As it was typed.
+    pub typed: String,
+    /// The same with an absolute path.
+    pub spec: SecretSpec,
+}
+
+impl FromStr for SecretName {
+    type Err = SecretSpecError;
+    fn from_str(text: &str) -> Result<Self, SecretSpecError> {
+        Ok(Self { typed: text.to_owned(), spec: text.parse()? })
+    }
+}
+
 /// Where `init` puts the recovery key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecoveryTarget {

@@ -138,6 +138,7 @@ impl Api for Fake {
             waiting_requests: None,
             oldest_request_ms: 0,
             already_mounted: false,
+            locked: false,
         })
     }
     fn umount(&self, _: &Call<'_>, _: &ClusterName, _: Umount) -> Reply<List<Mount>> {

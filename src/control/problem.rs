@@ -129,6 +129,7 @@ pub const fn http_status(code: ProblemCode) -> u16 {
         | C::Busy
         | C::Held
         | C::PoolExists
+        | C::RootSecretExists
         | C::PoolBusy
         | C::KeyNotUsable
         | C::KeyDisabled

@@ -91,6 +91,7 @@ pub(in crate::daemon) fn mount(m: told::Mount) -> wire::Mount {
         waiting_requests: m.facts.waiting_requests,
         oldest_request_ms: u64::try_from(m.facts.oldest_request.as_millis()).unwrap_or(u64::MAX),
         already_mounted: m.already_mounted,
+        locked: m.locked,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What can go wrong with a pool.
 
+use crate::base::size::format_size;
 use crate::base::{BlockAddr, Generation};
 use crate::block::BlockError;
 use crate::device::DeviceError;
@@ -63,7 +64,11 @@ pub enum PoolError {
         remembered: Generation,
     },
     /// The device is too small for a pool, or the size asked for is.
-    #[error("a pool needs {minimum} bytes, and {found} are there")]
+    #[error(
+        "a pool needs {} at least, and this one would have {}",
+        format_size(*minimum),
+        format_size(*found)
+    )]
     TooSmall {
         /// The least.
         minimum: u64,

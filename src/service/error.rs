@@ -139,7 +139,7 @@ impl From<PoolError> for ServiceError {
                 ProblemCode::PoolRolledBack,
                 Some("if an older copy was put there on purpose: --accept-rollback"),
             ),
-            PoolError::TooSmall { .. } => (ProblemCode::Usage, None),
+            PoolError::TooSmall { .. } => (ProblemCode::Usage, Some("choose a larger --size")),
             PoolError::Outstanding => {
                 (ProblemCode::LogOutstanding, Some("mount the cluster once, with its key enabled"))
             }

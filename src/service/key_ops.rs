@@ -15,6 +15,9 @@ use crate::service::types::{Key, KeyTest, KeyUsage};
 use crate::service::unlock::KEY_DEADLINE;
 use crate::sys::{clock, random};
 
+/// What stands for no key on the command line (`cluster set-key db none`): no key is named so.
+const NO_KEY: &str = "none";
+
 /// Which key of a name is meant.
 #[derive(Clone, Copy)]
 enum Meant {
@@ -219,6 +222,10 @@ impl Service {
         let name = name.map_or_else(|| format!("key-{:016x}", random::u64()), str::to_owned);
         let id: EncryptionKeyId =
             name.parse().map_err(|e| ServiceError::new(ProblemCode::Usage, format!("{e}")))?;
+        if id.local_name() == Some(NO_KEY) {
+            let what = "the name 'none' is reserved: where a key is named, it means no key at all";
+            return Err(ServiceError::new(ProblemCode::Usage, what).with_hint("choose another"));
+        }
         self.check_local(&id, "be made here")?;
         self.keyring()?.create_key(&id, wait.unwrap_or(DEFAULT_WAIT), self.now())?;
         self.key_changed(&id)

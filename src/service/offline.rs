@@ -4,17 +4,18 @@
 //! reports success, and takes back what it made when it fails half way.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::base::size::format_size;
 use crate::base::{PoolId, ProblemCode};
 use crate::catalog::Catalog;
 use crate::crypto::{EngineKey, EngineWrap, EngineWrapKind, KdfParams, RootSecret};
-use crate::device::{self, Device, Found, Mode};
+use crate::device::{self, Device, DeviceError, Found, Mode};
 use crate::keys::backup::{self, BackupReport};
 use crate::keys::{self, ConfigDir, Keyring, KeysError, PoolConfig};
 use crate::pool::{self, PoolError};
@@ -145,7 +146,7 @@ impl Made {
 }
 
 /// Overwrites all superblock copies.
-fn clear(device: &dyn Device) -> Result<(), device::DeviceError> {
+fn clear(device: &dyn Device) -> Result<(), DeviceError> {
     device.write(0, &sys::AlignedBuf::new(WIPE_BYTES))?;
     device.flush()
 }
@@ -220,13 +221,11 @@ fn make_device(new: &NewPool, made: &mut Made) -> Result<Arc<dyn Device>, Servic
     let on_block_device = there.as_ref().is_some_and(|m| m.file_type().is_block_device());
     if !on_block_device {
         let device = device::create(&new.path, new.size_bytes).map_err(|error| {
-            let error = ServiceError::from(error);
-            match error.code {
-                ProblemCode::PoolExists => {
-                    error.with_hint("use it as it is, or choose another place: --pool PATH")
-                }
-                _ => error,
+            if there.is_none() {
+                // Only where nothing stands in it.
+                let _ = std::fs::remove_dir(&new.path);
             }
+            not_made(new, error)
         })?;
         if there.is_none() && new.path.is_dir() {
             made.directories.push(new.path.clone());
@@ -243,6 +242,27 @@ fn make_device(new: &NewPool, made: &mut Made) -> Result<Arc<dyn Device>, Servic
     }
     made.device = Some(new.path.clone());
     Ok(device)
+}
+
+/// Why there is no room for the pool, with its place and what to do.
+fn not_made(new: &NewPool, error: DeviceError) -> ServiceError {
+    let place = new.path.display();
+    let (what, hint) = match &error {
+        DeviceError::Exists { .. } => {
+            let hint = "use it as it is, or choose another place: --pool PATH";
+            return ServiceError::from(error).with_hint(hint);
+        }
+        DeviceError::Io { source, .. } => match source.kind() {
+            ErrorKind::FileTooLarge | ErrorKind::InvalidInput => {
+                let size = new.size_bytes.map(format_size).unwrap_or_default();
+                (format!("{size}: file too large for this filesystem"), "choose a smaller --size")
+            }
+            _ => (source.to_string(), "choose a place that you can write to: --pool PATH"),
+        },
+        _ => return ServiceError::from(error).while_doing(place),
+    };
+    let code = ServiceError::from(error).code;
+    ServiceError::new(code, format!("the pool {place} cannot be made: {what}")).with_hint(hint)
 }
 
 fn secret_wrap(

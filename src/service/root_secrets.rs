@@ -70,7 +70,7 @@ impl Service {
     /// written.
     ///
     /// # Errors
-    /// [`ProblemCode::Usage`] for one that is there already or a missing passphrase,
+    /// [`ProblemCode::RootSecretExists`], [`ProblemCode::Usage`] for a missing passphrase,
     /// [`ProblemCode::RootSecret`] for a secret that cannot be used; the pool's.
     pub fn add_root_secret(
         &self,
@@ -86,10 +86,17 @@ impl Service {
         }
         if wraps.iter().any(|w| label(w) == spec.to_string()) {
             let what = format!("the pool has the root secret {spec} already");
-            return Err(ServiceError::new(ProblemCode::Usage, what));
+            return Err(ServiceError::new(ProblemCode::RootSecretExists, what)
+                .with_hint("list them: strongroom root-secret show"));
         }
         let pool = self.pool_id();
         let (kind, name, secret, kdf) = match spec {
+            RootSecretSpec::File(path) if !path.is_absolute() => {
+                let what = format!("'{spec}' is no absolute path: a new key file needs one");
+                return Err(
+                    ServiceError::new(ProblemCode::Usage, what).with_hint("file:/ABSOLUTE/PATH")
+                );
+            }
             RootSecretSpec::File(path) => {
                 let secret = if path.exists() {
                     root_secret::read_secret_file(path)?
@@ -138,7 +145,7 @@ impl Service {
     /// Removes a way to open the pool; what it sealed is shredded. The last one stays.
     ///
     /// # Errors
-    /// [`ProblemCode::Usage`] for one that is not there, [`ProblemCode::RootSecret`] for the last;
+    /// [`ProblemCode::RootSecretMissing`] for one that is not there, [`ProblemCode::RootSecret`] for the last;
     /// the pool's.
     pub fn remove_root_secret(
         &self,
@@ -150,7 +157,7 @@ impl Service {
         let kept: Vec<EngineWrap> = wraps.iter().filter(|w| label(w) != named).cloned().collect();
         if kept.len() == wraps.len() {
             let what = format!("the pool has no root secret {spec}");
-            return Err(ServiceError::new(ProblemCode::Usage, what)
+            return Err(ServiceError::new(ProblemCode::RootSecretMissing, what)
                 .with_hint("list them: strongroom root-secret show"));
         }
         if kept.is_empty() {

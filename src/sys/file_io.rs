@@ -91,7 +91,10 @@ pub fn create_sparse(path: &Path, size_bytes: u64) -> io::Result<OwnedFd> {
         .mode(0o600)
         .custom_flags(libc::O_CLOEXEC)
         .open(path)?;
-    file.set_len(size_bytes)?;
+    file.set_len(size_bytes).inspect_err(|_| {
+        // It was made just now, and holds nothing.
+        let _ = std::fs::remove_file(path);
+    })?;
     Ok(file.into())
 }
 

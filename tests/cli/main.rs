@@ -4,6 +4,7 @@ mod bad_input;
 mod help;
 mod no_daemon;
 mod pools;
+mod root_secrets;
 mod secrets;
 mod support;
 mod unit_file;

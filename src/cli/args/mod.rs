@@ -9,7 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::base::size::{parse_duration, parse_size};
 use crate::base::{ClusterName, EncryptionKeyId};
-use crate::cli::words::{KeyOrNone, RecoveryTarget, SecretSpec, Target, parse_mount_options};
+use crate::cli::words::{
+    KeyOrNone, RecoveryTarget, SecretName, SecretSpec, Target, parse_mount_options,
+};
 use crate::daemon::places::DEFAULT_POOL;
 
 pub use objects::{DebugCommand, KeyCommand, Restore, Shell, SnapshotCommand};
@@ -112,7 +114,7 @@ Examples:
     /// Show pool, space, clusters, mounts, keys and background work
     #[command(after_help = "Examples:\n  strongroom status\n  strongroom status --json --refresh")]
     Status(Refresh),
-    /// Enlarge, resume, upgrade or rename a pool
+    /// Enlarge, resume or upgrade a pool
     #[command(
         subcommand,
         after_help = "\
@@ -344,7 +346,7 @@ pub enum PoolCommand {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Not in this version: a pool keeps its identity; says what to do with a copy instead
+    /// Refused by this version: a pool keeps its identity; says what to do with a copy instead
     #[command(after_help = "Examples:\n  strongroom --pool /data/copy pool new-id")]
     NewId,
 }
@@ -395,7 +397,7 @@ Examples:
     #[command(after_help = "Examples:\n  strongroom root-secret remove passphrase")]
     Remove {
         /// As `root-secret show` names it: file:PATH, passphrase, credential:NAME or recovery
-        spec: SecretSpec,
+        spec: SecretName,
     },
 }
 

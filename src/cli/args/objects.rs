@@ -78,6 +78,9 @@ Examples:
 
 /// `restore`
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "strongroom restore [OPTIONS] <ID> <MOUNTPOINT|--to-cluster <NAME>|--in-place>"
+)]
 #[command(group = clap::ArgGroup::new("form").required(true).args(["mountpoint", "to_cluster", "in_place"]))]
 pub struct Restore {
     /// The snapshot; a unique prefix will do

@@ -152,6 +152,10 @@ pub struct Mount {
     /// Whether this very mount was there before the request.
     #[serde(default)]
     pub already_mounted: bool,
+    /// Whether its key could not be had and it waits for it (`key_wait`): nothing in it is reached
+    /// until then.
+    #[serde(default)]
+    pub locked: bool,
 }
 
 /// `POST /v1/clusters/{name}/mount`
