@@ -30,6 +30,8 @@ pub struct OpenOptions {
     pub cache_bytes: usize,
     /// The generation last seen of this pool: an older one is refused.
     pub remembered: Option<Generation>,
+    /// The incarnation that was remembered with it; 0 where nothing is.
+    pub remembered_incarnation: u64,
     /// Opens a pool that is older than remembered, as a new incarnation of it.
     pub accept_rollback: bool,
     /// Opens a cluster's log that lost records which had been flushed, as if it were empty.
@@ -46,6 +48,7 @@ impl Default for OpenOptions {
         Self {
             cache_bytes: 64 << 20,
             remembered: None,
+            remembered_incarnation: 0,
             accept_rollback: false,
             accept_log_loss: false,
             read_only: false,
@@ -113,7 +116,7 @@ impl Sealed {
         let chosen = self.slots.choose(&slot_key)?;
         let read_only = options.read_only || chosen.clear.ro_compat & !RO_COMPAT != 0;
         if !options.accept_rollback {
-            slots::check_rollback(chosen.clear.generation, options.remembered)?;
+            slots::check_rollback(&chosen.clear, &options)?;
         }
         if !read_only {
             repair(&*self.device, &chosen, &slot_key)?;
@@ -122,9 +125,10 @@ impl Sealed {
         opening.check_later_state(&options)?;
         // The logs were written under the incarnation that the superblock states.
         let logs_incarnation = opening.serial.clear.incarnation;
-        let rolled_back = options.remembered.is_some_and(|g| g > opening.serial.clear.generation);
-        if options.accept_rollback && rolled_back {
-            opening.serial.clear.incarnation += 1;
+        let clear = &mut opening.serial.clear;
+        if options.accept_rollback && slots::check_rollback(clear, &options).is_err() {
+            // Above every incarnation seen, so that no two branches of the pool share one.
+            clear.incarnation = clear.incarnation.max(options.remembered_incarnation) + 1;
         }
         let pool = opening.into_pool();
         if read_only {

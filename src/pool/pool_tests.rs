@@ -5,11 +5,12 @@ use std::sync::Arc;
 use crate::base::units::BLOCK_SIZE_U64;
 use crate::base::{Generation, SegmentId};
 use crate::block::Class;
+use crate::crypto::{EngineKey, slot_key};
 use crate::device::counted::Counted;
 use crate::device::faulty::{Fault, Faulty};
 use crate::device::sim::SimDevice;
 use crate::device::{Device, Operation};
-use crate::pool::superblock::copy_offset;
+use crate::pool::superblock::{Clear, SLOTS, copy_offset};
 use crate::pool::test_head::{
     Model, assert_allocated_is_reachable, create, engine_key, open, region_items,
 };
@@ -271,6 +272,42 @@ fn a_pool_older_than_remembered_is_refused_and_accepted_as_another_incarnation()
     assert!(matches!(unlock(false, later), Err(PoolError::RolledBack { .. })));
     assert_eq!(unlock(true, later).unwrap().incarnation(), 2);
     assert_eq!(unlock(false, generation).unwrap().incarnation(), 2);
+}
+
+#[test]
+fn a_branch_that_was_left_is_refused_though_a_forged_superblock_looks_newer() {
+    let (_, device) = device(256);
+    let (pool, _) = open(&device).unwrap();
+    checkpoint(&pool);
+    let generation = pool.generation();
+    pool.close().unwrap();
+    // Anybody can write a clear part; nobody without the key can seal it.
+    let slots = crate::pool::slots::Slots::read(&*device).unwrap();
+    let real = slots.choose(&slot_key(&engine_key(), None)).unwrap();
+    let forged = Clear {
+        index: (real.clear.index + 1) % SLOTS,
+        incarnation: 99,
+        sequence: real.clear.sequence + 1,
+        generation: Generation(1_000_000),
+        ..real.clear.clone()
+    };
+    let key = slot_key(&EngineKey::random(), None);
+    crate::pool::slots::write_copy(&*device, &forged, 0, &real.payload, &key).unwrap();
+    let unlock = |accept_rollback| {
+        let options = OpenOptions {
+            remembered: Some(Generation(1)),
+            remembered_incarnation: 7,
+            accept_rollback,
+            ..OpenOptions::default()
+        };
+        let sealed = probe(&device).unwrap();
+        assert_eq!((sealed.incarnation(), sealed.generation()), (99, Generation(1_000_000)));
+        sealed.unlock(engine_key(), options)
+    };
+    assert!(matches!(unlock(false), Err(PoolError::RolledBack { .. })));
+    let accepted = unlock(true).unwrap();
+    assert_eq!(accepted.incarnation(), 8, "above every branch that was seen");
+    assert!(accepted.generation() >= generation);
 }
 
 #[test]

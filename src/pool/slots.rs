@@ -1,14 +1,13 @@
 //! The superblock slots: which of four copies is the pool's state, repairing a bad one, writing the
 //! next (engine.md, rule 16).
 
-use crate::base::Generation;
 use crate::crypto::{OpenError, SlotKey};
 use crate::device::Device;
-use crate::pool::PoolError;
 use crate::pool::ring;
 use crate::pool::superblock::{
     COPIES, COPY_BYTES, Clear, Copy, Payload, SLOTS, Unreadable, copy_offset, encode,
 };
+use crate::pool::{OpenOptions, PoolError};
 use crate::sys::AlignedBuf;
 
 /// All copies that could be read, and what the others were.
@@ -152,11 +151,12 @@ pub(in crate::pool) fn verify_slot(
 
 /// That the pool is not older than what is remembered of it.
 pub(in crate::pool) fn check_rollback(
-    found: Generation,
-    remembered: Option<Generation>,
+    found: &Clear,
+    options: &OpenOptions,
 ) -> Result<(), PoolError> {
-    match remembered {
-        Some(remembered) if remembered > found => Err(PoolError::RolledBack { found, remembered }),
-        _ => Ok(()),
+    let remembered = options.remembered.unwrap_or_default();
+    if remembered > found.generation || options.remembered_incarnation > found.incarnation {
+        return Err(PoolError::RolledBack { found: found.generation, remembered });
     }
+    Ok(())
 }

@@ -171,12 +171,15 @@ impl Service {
             let version = keyring.as_ref().map_or(anchor.keyring_version, Keyring::version);
             anchor.check(sealed.incarnation(), sealed.generation(), version)?;
         }
+        // Checked again on the superblock that the key opens: what was read so far may be forged.
         let remembered = anchor.map(|a| a.generation);
+        let remembered_incarnation = anchor.map_or(0, |a| a.incarnation);
         let pool = sealed.unlock(
             engine_key.dup(),
             OpenOptions {
                 cache_bytes: options.cache_bytes,
                 remembered,
+                remembered_incarnation,
                 accept_rollback: options.accept_rollback,
                 checkpoint_interval: options.checkpoint_interval,
                 ..OpenOptions::default()
