@@ -155,7 +155,6 @@ impl Service {
     /// [`ProblemCode::PoolRolledBack`], [`ProblemCode::PoolBusy`] and what else the pool says. A
     /// keyring that cannot be opened is none: the pool opens, keys of the keyring are unreachable, and `status` says why.
     pub fn open(options: OpenService, ask: AskPassphrase<'_>) -> Result<Arc<Self>, ServiceError> {
-        let now = (options.clock)();
         let sealed = probe_known(&options.device, &options.config, &options.pool_path)?;
         let id = sealed.pool_id();
         let config = options.config.pool(&id);
@@ -166,20 +165,18 @@ impl Service {
         let anchor = loaded.or_else(|error| unless_accepted(error, options.accept_rollback))?;
         let keyring_seen = anchor.map_or(0, |a| a.keyring_version);
         let expected = keyring_seen > 0 && !options.accept_rollback;
-        let keyring = open_keyring(&config, expected, now);
+        let keyring = open_keyring(&config, expected, (options.clock)());
         if let (Some(anchor), false) = (&anchor, options.accept_rollback) {
             let version = keyring.as_ref().map_or(anchor.keyring_version, Keyring::version);
             anchor.check(sealed.incarnation(), sealed.generation(), version)?;
         }
-        // Checked again on the superblock that the key opens: what was read so far may be forged.
-        let remembered = anchor.map(|a| a.generation);
-        let remembered_incarnation = anchor.map_or(0, |a| a.incarnation);
         let pool = sealed.unlock(
             engine_key.dup(),
             OpenOptions {
                 cache_bytes: options.cache_bytes,
-                remembered,
-                remembered_incarnation,
+                // Judged by the superblock that the key opens: what was read so far may be forged.
+                remembered: anchor.map(|a| a.generation),
+                remembered_incarnation: anchor.map_or(0, |a| a.incarnation),
                 accept_rollback: options.accept_rollback,
                 checkpoint_interval: options.checkpoint_interval,
                 ..OpenOptions::default()
