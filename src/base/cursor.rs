@@ -2,6 +2,7 @@
 
 use zeroize::Zeroizing;
 
+use crate::base::erase::erase;
 use crate::base::units::{BlockAddr, Generation, SegmentId};
 
 /// Bytes that do not hold what was expected.
@@ -165,17 +166,9 @@ pub struct Writer {
     out: Vec<u8>,
 }
 
-/// Overwrites with zeros, in a way that no optimizer drops.
-fn wipe(bytes: &mut [u8]) {
-    bytes.fill(0);
-    // The compiler must believe that somebody reads the zeros.
-    std::hint::black_box(bytes.as_mut_ptr());
-    std::sync::atomic::compiler_fence(std::sync::atomic::Ordering::SeqCst);
-}
-
 impl Drop for Writer {
     fn drop(&mut self) {
-        wipe(&mut self.out);
+        erase(&mut self.out);
     }
 }
 
@@ -211,7 +204,7 @@ impl Writer {
         let mut grown = Vec::with_capacity(room);
         grown.extend_from_slice(&self.out);
         let mut old = std::mem::replace(&mut self.out, grown);
-        wipe(&mut old);
+        erase(&mut old);
         Some(old)
     }
     /// Bytes written so far.

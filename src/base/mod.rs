@@ -1,5 +1,5 @@
 //! The words every room shares: ids, units, Encryption Key IDs, key states, limits, time, byte
-//! cursors, checksums, counters and problem codes.
+//! cursors, erasing, checksums, counters and problem codes.
 //!
 //! Nothing here touches the outside world: no clock, no randomness, no files.
 
@@ -7,6 +7,7 @@ pub mod codec;
 pub mod counters;
 pub mod crc;
 pub mod cursor;
+pub mod erase;
 pub mod ids;
 pub mod key_id;
 pub mod key_state;

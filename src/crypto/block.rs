@@ -6,8 +6,8 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::base::erase::erase;
 use crate::crypto::xts::Xts;
-use crate::sys::secret_memory::erase;
 use crate::sys::{SecretBytes, random};
 
 /// The key of one version of one block: 32 random bytes, used once, kept only in its pointer.

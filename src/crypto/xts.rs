@@ -8,7 +8,7 @@ use aes::cipher::{Array, BlockCipherDecrypt, BlockCipherEncrypt, KeyInit, consts
 use aes::{Aes256Dec, Aes256Enc};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::sys::secret_memory;
+use crate::base::erase::erase;
 
 type CipherBlock = Array<u8, U16>;
 
@@ -99,7 +99,7 @@ impl Xts {
             cipher(batch);
             xor(batch, tweaks);
         }
-        secret_memory::erase_numbers(&mut tweaks);
+        erase(&mut tweaks);
         first.0.zeroize();
     }
 }

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use crate::base::{Generation, PoolId};
+use crate::base::{BLOCK_SIZE, Generation, PoolId};
 use crate::block::{Book, DataStore, PoolNodes, Readers, Space};
 use crate::crypto::LogOuterKey;
 use crate::device::Device;
@@ -98,6 +98,11 @@ impl Core {
     /// Who makes checkpoints; set once, by whoever made the pool.
     pub(in crate::pool) fn set_pool(&self, pool: Weak<Pool>) {
         let _ = self.pool.set(pool);
+    }
+
+    /// Blocks of a node.
+    pub fn node_blocks(&self) -> u64 {
+        (self.nodes.node_bytes() / BLOCK_SIZE).max(1) as u64
     }
 
     /// That the pool takes changes.

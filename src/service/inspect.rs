@@ -72,7 +72,6 @@ impl Inspection {
         // What was put back is looked at all the same, and said to be.
         let options =
             OpenOptions { read_only: true, accept_rollback: true, ..OpenOptions::default() };
-        let incarnation = sealed.incarnation();
         let pool = sealed.unlock(engine, options).map_err(|e: PoolError| placed(e.into()))?;
         let (mut registry, mut warnings) = (Registry::new(), Vec::new());
         let anchor = Anchor::load(&folder.anchor(), &pool.id(), &anchor_key);
@@ -92,7 +91,9 @@ impl Inspection {
         }
         let mut rolled_back = None;
         let found = pool.generation();
-        match anchor.map(|anchor| (anchor, anchor.check(incarnation, found, keyring_version))) {
+        match anchor
+            .map(|anchor| (anchor, anchor.check(pool.incarnation(), found, keyring_version)))
+        {
             Some((anchor, Err(KeysError::PoolRolledBack { .. }))) => {
                 rolled_back = Some(RolledBack { found, seen: anchor.generation });
             }

@@ -11,7 +11,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 use crate::base::BLOCK_SIZE;
-use crate::sys::secret_memory::erase;
+use crate::base::erase::erase;
 use crate::sys::sync::Mutex;
 
 /// Sizes kept: a block, and its doublings up to 2 MiB.

@@ -7,8 +7,9 @@
 use std::alloc::{Layout, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::base::erase::erase;
 use crate::sys::random;
 use crate::sys::sync::Mutex;
 
@@ -21,22 +22,6 @@ const SLOT_BYTES_MIN: usize = 32;
 
 static ARENA: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
 static SWAPPABLE: AtomicBool = AtomicBool::new(false);
-
-/// Overwrites `bytes` with zeros in a way that no optimizer drops.
-pub fn erase(bytes: &mut [u8]) {
-    // SAFETY: the slice is exclusively borrowed and valid for its length.
-    unsafe { ptr::write_bytes(bytes.as_mut_ptr(), 0, bytes.len()) };
-    // The compiler must believe that somebody reads the zeros.
-    std::hint::black_box(bytes.as_mut_ptr());
-    compiler_fence(Ordering::SeqCst);
-}
-
-/// [`erase`] for numbers.
-pub fn erase_numbers(numbers: &mut [u128]) {
-    numbers.fill(0);
-    std::hint::black_box(numbers.as_mut_ptr());
-    compiler_fence(Ordering::SeqCst);
-}
 
 /// Whether some secret memory could not be locked (RLIMIT_MEMLOCK), so that it may be swapped out.
 #[must_use]

@@ -161,7 +161,6 @@ impl Volume {
         new: &NewInode<'_>,
         caller: &Caller,
     ) -> Result<InodeItem> {
-        let time = now();
         let is_dir = new.kind == FileKind::Directory;
         let mut perm = new.mode & mode_bits::PERM;
         let mut gid = caller.gid;
@@ -172,20 +171,11 @@ impl Volume {
             }
         }
         let mut item = InodeItem {
-            mode: new.kind.mode_type() | perm,
             nlink: if is_dir { 2 } else { 1 },
-            uid: caller.uid,
-            gid,
             rdev: new.rdev,
-            flags: 0,
             size: new.target.len() as u64,
-            blocks: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: time,
             parent: if is_dir { parent.0 } else { 0 },
-            entries: 0,
+            ..InodeItem::new(new.kind.mode_type() | perm, caller.uid, gid, now())
         };
         for (chunk, part) in (0..).zip(new.target.chunks(CHUNK_BYTES)) {
             txn.put(symlink_key(ino, chunk), part)?;

@@ -182,6 +182,26 @@ pub struct InodeItem {
 pub const INODE_ITEM_BYTES: usize = 6 * 4 + 2 * 8 + 4 * 12 + 2 * 8;
 
 impl InodeItem {
+    /// A new inode: one name, no content, no parent, all times `time`.
+    #[must_use]
+    pub const fn new(mode: u32, uid: u32, gid: u32, time: FileTime) -> Self {
+        Self {
+            mode,
+            nlink: 1,
+            uid,
+            gid,
+            rdev: 0,
+            flags: 0,
+            size: 0,
+            blocks: 0,
+            atime: time,
+            mtime: time,
+            ctime: time,
+            btime: time,
+            parent: 0,
+            entries: 0,
+        }
+    }
     /// Kind of file.
     #[must_use]
     pub fn kind(&self) -> FileKind {

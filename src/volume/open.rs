@@ -82,23 +82,10 @@ impl Volume {
     }
 
     fn make_root(&self) -> Result<()> {
-        let time = now();
-        let root = InodeItem {
-            mode: FileKind::Directory.mode_type() | 0o755,
-            nlink: 2,
-            uid: self.options.root_uid,
-            gid: self.options.root_gid,
-            rdev: 0,
-            flags: 0,
-            size: 0,
-            blocks: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: time,
-            parent: ROOT_INODE.0,
-            entries: 0,
-        };
+        let mode = FileKind::Directory.mode_type() | 0o755;
+        let (uid, gid) = (self.options.root_uid, self.options.root_gid);
+        let fresh = InodeItem::new(mode, uid, gid, now());
+        let root = InodeItem { nlink: 2, parent: ROOT_INODE.0, ..fresh };
         let _promise = self.backing.reserve(0, 3, Purpose::Grow)?;
         self.edit(&[], |txn, _| {
             txn.put(VOLUME_KEY, &VOLUME_VERSION.to_le_bytes())?;

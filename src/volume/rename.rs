@@ -190,27 +190,11 @@ impl Volume {
 }
 
 fn whiteout_item(parent: &InodeItem, caller: &Caller) -> InodeItem {
-    let time = now();
     let gid = match parent.mode & crate::volume::attr::mode_bits::SGID {
         0 => caller.gid,
         _ => parent.gid,
     };
-    InodeItem {
-        mode: FileKind::CharDevice.mode_type(),
-        nlink: 1,
-        uid: caller.uid,
-        gid,
-        rdev: 0,
-        flags: 0,
-        size: 0,
-        blocks: 0,
-        atime: time,
-        mtime: time,
-        ctime: time,
-        btime: time,
-        parent: 0,
-        entries: 0,
-    }
+    InodeItem::new(FileKind::CharDevice.mode_type(), caller.uid, gid, now())
 }
 
 fn exchange(

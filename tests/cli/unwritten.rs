@@ -12,6 +12,19 @@ fn into_full(world: &World, line: &str) -> Done {
     Done::from(command.args(line.split_whitespace()).stdout(full).output().unwrap())
 }
 
+/// Runs a line whose reader is gone.
+fn into_closed(world: &World, line: &str) -> Done {
+    let mut command = world.command(env!("CARGO_BIN_EXE_strongroom").as_ref());
+    let mut child = command
+        .args(line.split_whitespace())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    Done::from(child.wait_with_output().unwrap())
+}
+
 #[test]
 fn an_answer_that_cannot_be_written_ends_1_with_one_line() {
     let world = World::new();
@@ -36,15 +49,7 @@ fn init_takes_a_pool_back_whose_recovery_key_was_not_shown() {
         assert_eq!(left, 0, "{line}");
     }
     // A reader who is gone has not seen it, either.
-    let mut command = world.command(env!("CARGO_BIN_EXE_strongroom").as_ref());
-    let mut child = command
-        .args(["init", "--size", "300M"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let done = Done::from(child.wait_with_output().unwrap());
+    let done = into_closed(&world, "init --size 300M");
     assert_eq!(done.status, 1, "{}", done.err);
     assert!(!world.path("pool").exists());
     world.does("init --size 300M");
@@ -52,15 +57,6 @@ fn init_takes_a_pool_back_whose_recovery_key_was_not_shown() {
 
 #[test]
 fn a_reader_who_has_seen_enough_is_no_failure() {
-    let world = World::new();
-    let mut command = world.command(env!("CARGO_BIN_EXE_strongroom").as_ref());
-    let mut child = command
-        .args(["completions", "bash"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    drop(child.stdout.take());
-    let done = Done::from(child.wait_with_output().unwrap());
+    let done = into_closed(&World::new(), "completions bash");
     assert_eq!((done.status, done.err.as_str()), (0, ""));
 }

@@ -154,23 +154,8 @@ fn a_torn_attribute_is_found() {
 #[test]
 fn directories_in_a_circle_are_found() {
     let dir = |number: u64, parent: u64| {
-        let time = Default::default();
-        let item = InodeItem {
-            mode: 0o040_755,
-            nlink: 3,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            flags: 0,
-            size: 0,
-            blocks: 0,
-            atime: time,
-            mtime: time,
-            ctime: time,
-            btime: time,
-            parent,
-            entries: 1,
-        };
+        let fresh = InodeItem::new(0o040_755, 0, 0, Default::default());
+        let item = InodeItem { nlink: 3, parent, entries: 1, ..fresh };
         (inode_key(InodeNo(number)), item.encode())
     };
     let entry = |head: &pool::Head, parent: u64, child: u64| {

@@ -119,10 +119,9 @@ struct DirtyRoom {
 impl TreeState {
     /// After edits: their nodes are promised room, and counted among the dirty ones of the pool.
     fn note_dirty(&mut self, core: &Core) {
-        let node_blocks = (core.nodes.node_bytes() / BLOCK_SIZE).max(1);
         let now = DirtyRoom {
             nodes: self.tree.dirty_nodes(),
-            blocks: (self.tree.dirty_copies() * node_blocks) as u64,
+            blocks: self.tree.dirty_copies() as u64 * core.node_blocks(),
         };
         let before = std::mem::replace(&mut self.dirty_room, now);
         self.levels = self.levels.max(self.tree.known_levels());

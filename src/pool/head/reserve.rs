@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::Head;
-use crate::base::units::BLOCK_SIZE;
 use crate::block::{Class, Urgency};
 use crate::pool::core::Core;
 use crate::pool::{Pool, PoolError};
@@ -31,10 +30,6 @@ impl Drop for Reservation {
 }
 
 impl Core {
-    fn node_blocks(&self) -> u64 {
-        (self.nodes.node_bytes() / BLOCK_SIZE).max(1) as u64
-    }
-
     /// Promises room for `data_blocks` of data and `held` nodes, where there is room for `beside`
     /// nodes more. Where it is refused, and a checkpoint may give something back, one is awaited and
     /// the question asked again.

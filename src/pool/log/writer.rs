@@ -381,11 +381,10 @@ impl LogWriter {
             }),
             ..Outer::default()
         };
-        let node_blocks = (self.core.nodes.node_bytes() / BLOCK_SIZE) as u64;
         let mut edits = zeroize::Zeroizing::new(Vec::new());
         for group in groups {
             edits.extend_from_slice(&group.edits);
-            outer.need_blocks += node_blocks * group.edit_count;
+            outer.need_blocks += self.core.node_blocks() * group.edit_count;
             outer.claims.extend(group.claims.iter().cloned());
             outer.kills.extend(group.kills.iter().copied());
             for p in &group.images {
