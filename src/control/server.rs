@@ -15,7 +15,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,6 +35,7 @@ use crate::control::jobs::Jobs;
 use crate::control::problem::{Problem, http_status};
 use crate::control::unparsed::{Watched, refusal};
 use crate::sys;
+use crate::sys::own_directory::{NotOwn, Others, OwnDirectory};
 use crate::sys::peer::PeerCredentials;
 
 const HEADER_BYTES_MAX: usize = 16 << 10;
@@ -77,6 +78,9 @@ pub enum ServerError {
     /// Something that is no socket stands there.
     #[error("{0} is there and is no socket")]
     NotASocket(PathBuf),
+    /// Others could put theirs in its place.
+    #[error("the socket's directory {0}")]
+    NotOwn(#[from] NotOwn),
     /// The kernel's answer.
     #[error("the socket {path}: {source}")]
     Io {
@@ -131,7 +135,7 @@ impl Stopper {
 
 impl Server {
     /// Binds the socket: mode 0600, or 0660 and of the administrators' group where there is one; a
-    /// stale one is removed first.
+    /// stale one is removed first. Its directory must be this user's or root's.
     ///
     /// # Errors
     /// As [`ServerError`].
@@ -140,15 +144,12 @@ impl Server {
         if path.as_os_str().len() > limits::SOCKET_PATH_BYTES_MAX {
             return Err(ServerError::PathTooLong(path.to_owned()));
         }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(failed(io::ErrorKind::InvalidFilename.into()));
+        };
+        let directory = OwnDirectory::open(parent, Others::MayAddTheirOwn)?;
         remove_stale(path)?;
-        let listener = StdListener::bind(path).map_err(failed)?;
-        let allow = |mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
-        allow(0o600).map_err(failed)?;
-        if access.admin_gid.is_some() {
-            // The group first: never is it open to another one.
-            std::os::unix::fs::chown(path, None, access.admin_gid).map_err(failed)?;
-            allow(0o660).map_err(failed)?;
-        }
+        let listener = directory.bind_socket(name, access.admin_gid).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let stop = Stopper { stop: Arc::new(watch::Sender::new(false)) };
         Ok(Self { listener, path: path.to_owned(), access, patience: PATIENCE, stop })

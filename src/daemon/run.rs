@@ -1,6 +1,6 @@
 //! The life of a daemon, in the order in which things start and stop.
 
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -21,6 +21,7 @@ use crate::device::{self, Mode};
 use crate::keys::{AtHand, ConfigDir, parse_recovery_key};
 use crate::service::{OpenService, Service, ServiceError};
 use crate::sys;
+use crate::sys::own_directory::{NotOwn, Others, OwnDirectory};
 use crate::sys::signals::{Signals, Told};
 use crate::sys::threads::JoinHandle;
 
@@ -242,17 +243,18 @@ fn bind(places: &Places, settings: &Settings) -> Result<Server, Problem> {
     if let Some(parent) = places.socket.parent().filter(|p| !p.exists()) {
         let mode = if sys::process::euid() == 0 { 0o755 } else { 0o700 };
         let made = std::fs::DirBuilder::new().recursive(true).mode(mode).create(parent);
+        let named = |e| failed(format!("{}: {e}", parent.display()));
+        made.map_err(named)?;
         // The mode that was asked for, whatever the mask takes away.
-        let open = || std::fs::set_permissions(parent, std::fs::Permissions::from_mode(mode));
-        made.and_then(|()| open()).map_err(|e| failed(format!("{}: {e}", parent.display())))?;
+        let own = OwnDirectory::open(parent, Others::MayNotWrite).map_err(not_own)?;
+        own.share(mode, None).map_err(named)?;
     }
     if let Some(gid) = settings.admin_gid
         && is_directory_pool(&places.pool)
     {
         // Administrators must get through to the socket, and see nothing else.
-        let through = std::os::unix::fs::chown(&places.pool, None, Some(gid)).and_then(|()| {
-            std::fs::set_permissions(&places.pool, std::fs::Permissions::from_mode(0o710))
-        });
+        let own = OwnDirectory::open(&places.pool, Others::MayNotWrite).map_err(not_own)?;
+        let through = own.share(0o710, Some(gid));
         through.map_err(|e| failed(format!("{}: {e}", places.pool.display())))?;
     }
     let access = Access { owner_uid: sys::process::euid(), admin_gid: settings.admin_gid };
@@ -260,10 +262,20 @@ fn bind(places: &Places, settings: &Settings) -> Result<Server, Problem> {
         let code = match error {
             ServerError::InUse(_) => ProblemCode::PoolBusy,
             ServerError::PathTooLong(_) | ServerError::NotASocket(_) => ProblemCode::Config,
+            ServerError::NotOwn(error) => return not_own(error),
             ServerError::Io { .. } => ProblemCode::Io,
         };
         Problem::new(code, error.to_string())
     })
+}
+
+/// A directory in which others could exchange what the daemon put there.
+fn not_own(error: NotOwn) -> Problem {
+    let code = match error {
+        NotOwn::Io { .. } => ProblemCode::Io,
+        NotOwn::Foreign { .. } | NotOwn::Writable { .. } => ProblemCode::Forbidden,
+    };
+    Problem::new(code, error.to_string()).with_hint(error.hint().unwrap_or_default())
 }
 
 /// Turns signals into wishes.

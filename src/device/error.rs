@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::sys::own_directory::NotOwn;
+
 /// A request to a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -84,6 +86,9 @@ pub enum DeviceError {
         /// The file.
         path: PathBuf,
     },
+    /// Others could exchange the image.
+    #[error(transparent)]
+    NotOwn(#[from] NotOwn),
     /// Neither a directory, a file nor a block device.
     #[error("{} is neither a directory, a file nor a block device", path.display())]
     Unsuitable {

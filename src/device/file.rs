@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::base::counters;
 use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64};
 use crate::device::{Device, DeviceError, DeviceInfo, DeviceKind, Operation, check_range};
+use crate::sys::own_directory::{NotOwn, Others, OwnDirectory};
 use crate::sys::{AlignedBuf, file_io};
 
 /// Name of the image in a directory pool.
@@ -50,10 +51,11 @@ pub fn locate(path: &Path) -> Result<(PathBuf, DeviceKind), DeviceError> {
 }
 
 /// Opens what [`locate`] finds. For writing: under an exclusive lock, and flushed before anything
-/// of it is believed.
+/// of it is believed; a directory must be this user's or root's, and nobody else may write to it.
 ///
 /// # Errors
-/// [`DeviceError`]; `Busy` where another process has it open for writing.
+/// [`DeviceError`]; `Busy` where another process has it open for writing, `NotOwn` where somebody
+/// else could exchange the image.
 pub fn open(path: &Path, mode: Mode) -> Result<Arc<dyn Device>, DeviceError> {
     let (place, kind) = locate(path)?;
     Ok(Arc::new(FileDevice::open(place, kind, mode)?))
@@ -66,7 +68,7 @@ pub fn open(path: &Path, mode: Mode) -> Result<Arc<dyn Device>, DeviceError> {
 ///
 /// # Errors
 /// [`DeviceError`]; `Exists` where an image or a file with bytes in it is there, `NoSpace` where
-/// a block device is smaller than `size`.
+/// a block device is smaller than `size`, `NotOwn` as in [`open`].
 pub fn create(path: &Path, size: Option<u64>) -> Result<Arc<dyn Device>, DeviceError> {
     let kind = match fs::metadata(path) {
         Ok(meta) => Some(meta.file_type()),
@@ -95,7 +97,9 @@ pub fn create(path: &Path, size: Option<u64>) -> Result<Arc<dyn Device>, DeviceE
         None => file_io::filesystem_free_bytes(parent).map_err(|e| open_error(parent, e))? / 10 * 9,
     };
     let bytes = bytes / BLOCK_SIZE_U64 * BLOCK_SIZE_U64;
-    drop(file_io::create_sparse(&place, bytes).map_err(|e| open_error(&place, e))?);
+    let own = own_directory(&place, device_kind)?;
+    let way = own.as_ref().map_or_else(|| place.clone(), |own| own.entry(IMAGE_NAME));
+    drop(file_io::create_sparse(&way, bytes).map_err(|e| open_error(&place, e))?);
     file_io::sync_directory(parent).map_err(|e| open_error(parent, e))?;
     Ok(Arc::new(FileDevice::open(place, device_kind, Mode::ReadWrite)?))
 }
@@ -106,6 +110,15 @@ fn open_whole_device(path: &Path, size: Option<u64>) -> Result<Arc<dyn Device>, 
         return Err(DeviceError::NoSpace);
     }
     Ok(Arc::new(device))
+}
+
+/// The directory of a pool that has one.
+fn own_directory(image: &Path, kind: DeviceKind) -> Result<Option<OwnDirectory>, DeviceError> {
+    let parent = image.parent().filter(|_| kind == DeviceKind::Directory);
+    match parent.map(|parent| OwnDirectory::open(parent, Others::MayNotWrite)).transpose() {
+        Err(NotOwn::Io { path, source }) => Err(open_error(&path, source)),
+        found => Ok(found?),
+    }
 }
 
 fn open_error(path: &Path, error: io::Error) -> DeviceError {
@@ -136,9 +149,11 @@ struct FileDevice {
 impl FileDevice {
     fn open(path: PathBuf, kind: DeviceKind, mode: Mode) -> Result<Self, DeviceError> {
         let write = mode == Mode::ReadWrite;
-        let opened = match kind {
-            DeviceKind::BlockDevice => file_io::open_direct_exclusive(&path, write),
-            _ => file_io::open_direct(&path, write),
+        let own = if write { own_directory(&path, kind)? } else { None };
+        let opened = match (kind, own) {
+            (DeviceKind::BlockDevice, _) => file_io::open_direct_exclusive(&path, write),
+            (_, Some(own)) => file_io::open_direct(&own.entry(IMAGE_NAME), write),
+            (_, None) => file_io::open_direct(&path, write),
         };
         let (fd, direct) = opened.map_err(|e| open_error(&path, e))?;
         let device = |e| failed(Operation::Open, 0, e);
@@ -294,6 +309,23 @@ mod tests {
         assert!(matches!(create(&file, Some(1 << 20)), Err(DeviceError::Exists { .. })));
         drop(create(dir.path(), Some(1 << 20)).unwrap());
         assert!(matches!(create(dir.path(), None), Err(DeviceError::Exists { .. })));
+    }
+
+    #[test]
+    fn a_directory_that_others_can_change_holds_no_pool() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode));
+        let refused =
+            |made: Result<Arc<dyn Device>, _>| matches!(made, Err(DeviceError::NotOwn(_)));
+        mode(0o777).unwrap();
+        assert!(refused(create(dir.path(), Some(1 << 20))));
+        assert!(!dir.path().join(IMAGE_NAME).exists(), "nothing was made");
+        mode(0o755).unwrap();
+        drop(create(dir.path(), Some(1 << 20)).unwrap());
+        std::os::unix::fs::chown(dir.path(), Some(4711), None).expect("tests run as root");
+        assert!(refused(open(dir.path(), Mode::ReadWrite)));
+        assert!(open(dir.path(), Mode::ReadOnly).is_ok(), "looking is fine");
     }
 
     #[test]

@@ -100,6 +100,10 @@ impl From<DeviceError> for ServiceError {
     fn from(error: DeviceError) -> Self {
         let detail = error.to_string();
         let code = match error {
+            DeviceError::NotOwn(why) => {
+                let hint = why.hint();
+                return Self { code: ProblemCode::Forbidden, detail, hint };
+            }
             DeviceError::NoSpace => ProblemCode::PoolFull,
             DeviceError::NotFound { .. } => ProblemCode::PoolNotFound,
             DeviceError::Exists { .. } => ProblemCode::PoolExists,
