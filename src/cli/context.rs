@@ -36,12 +36,24 @@ impl Context {
 
     /// The daemon's client, whether or not there is a daemon.
     pub fn client(&self) -> Client {
-        Client::new(&self.places.socket)
+        Client::new(&self.places.socket).trusting(self.places.pool_owner())
+    }
+
+    /// Asks a daemon, started where none serves the pool. One that ended in between was asked
+    /// nothing, so another one is.
+    fn with_daemon<T>(
+        &self,
+        mut ask: impl FnMut(&Client) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        match ask(&start::ensure(self)?) {
+            Err(problem) if problem.code == ProblemCode::NoDaemon => ask(&start::ensure(self)?),
+            outcome => outcome,
+        }
     }
 
     /// `GET`, starting a daemon where none serves the pool.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Problem> {
-        start::ensure(self)?.get(path)
+        self.with_daemon(|client| client.get(path))
     }
 
     /// A request, starting a daemon where none serves the pool; long work shows its progress.
@@ -51,9 +63,10 @@ impl Context {
         path: &str,
         body: &B,
     ) -> Result<T, Problem> {
-        let client = start::ensure(self)?;
         let mut progress = Progress::new(&self.out);
-        client.send(method, path, body, &mut |done, total| progress.show(done, total))
+        self.with_daemon(|client| {
+            client.send(method, path, body, &mut |done, total| progress.show(done, total))
+        })
     }
 
     /// `POST`

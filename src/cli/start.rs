@@ -1,6 +1,7 @@
 //! The daemon starts itself: through systemd where its unit is installed, else as a process of its
 //! own, outside the caller's session.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -19,6 +20,7 @@ const OTHERS_START: Duration = Duration::from_secs(30);
 /// How long an ending daemon may take: its last checkpoint may wait for a slow device.
 const END_TIMEOUT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(30);
+const POLL_MAX: Duration = Duration::from_secs(1);
 
 /// A client of a daemon that serves the pool, started where there was none.
 pub(in crate::cli) fn ensure(context: &Context) -> Result<Client, Problem> {
@@ -87,11 +89,29 @@ pub(in crate::cli) fn start_detached(context: &Context) -> Outcome {
     start_detached_with(context, &[])
 }
 
-/// The same with more arguments of `daemon`.
-pub(in crate::cli) fn start_detached_with(
-    context: &Context,
-    arguments: &[std::ffi::OsString],
-) -> Outcome {
+/// The same with more arguments of `daemon`. Where somebody else has the pool, it is either one who
+/// was faster and whose daemon will do, or one who is just ending.
+pub(in crate::cli) fn start_detached_with(context: &Context, arguments: &[OsString]) -> Outcome {
+    let end = sys::clock::monotonic() + OTHERS_START;
+    let mut pause = POLL;
+    loop {
+        match start_once(context, arguments) {
+            Err(problem) if problem.code == ProblemCode::PoolBusy => {
+                if context.client().is_served()? {
+                    return Ok(());
+                }
+                if sys::clock::monotonic() >= end {
+                    return Err(problem);
+                }
+                sys::clock::sleep(pause);
+                pause = (pause * 2).min(POLL_MAX);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn start_once(context: &Context, arguments: &[OsString]) -> Outcome {
     let failed =
         |e| Problem::new(ProblemCode::NoDaemon, format!("a daemon cannot be started: {e}"));
     let program = std::env::current_exe().map_err(failed)?;
@@ -108,13 +128,7 @@ pub(in crate::cli) fn start_detached_with(
         .stderr(Stdio::null())
         .spawn()
         .map_err(failed)?;
-    match follow(child, context) {
-        // Somebody else was faster; theirs will do.
-        Err(problem) if problem.code == ProblemCode::PoolBusy => {
-            wait_until_served(&context.client()).map_err(|_| problem)
-        }
-        outcome => outcome,
-    }
+    follow(child, context)
 }
 
 /// Reads what a starting daemon says, line by line, and hands it the passphrase if it asks.

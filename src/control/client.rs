@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::base::{ProblemCode, limits};
 use crate::control::api::Reply;
-use crate::control::problem::Problem;
+use crate::control::problem::{Problem, http_status};
 use crate::control::types::{Job, JobState};
 use crate::sys;
 
@@ -21,14 +21,18 @@ const ANSWER_BYTES_MAX: u64 = 256 << 20;
 /// How often a job is asked after.
 const JOB_POLL: Duration = Duration::from_millis(200);
 
-/// How long a daemon with too many connections is asked again, and how often.
-const BUSY_PATIENCE: Duration = Duration::from_secs(10);
-const BUSY_POLL: Duration = Duration::from_millis(100);
+/// How long a daemon with too many connections, or one that is just ending, is asked again, and how
+/// often.
+const PATIENCE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_millis(20);
+/// Answered by the server itself, at once.
+const SMALLEST: &str = "/v1/jobs";
 
-/// Speaks to the daemon that serves a socket.
+/// Speaks to the daemon that serves a socket; to nobody but root, this user and the pool's owner.
 #[derive(Clone, Debug)]
 pub struct Client {
     socket: PathBuf,
+    pool_owner: Option<u32>,
 }
 
 /// One part of a path, percent-encoded.
@@ -49,7 +53,13 @@ impl Client {
     /// A client of that socket; nothing is connected yet.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into() }
+        Self { socket: socket.into(), pool_owner: None }
+    }
+
+    /// The same that speaks to a daemon of the pool's owner, too.
+    #[must_use]
+    pub fn trusting(self, pool_owner: Option<u32>) -> Self {
+        Self { pool_owner, ..self }
     }
 
     /// The socket.
@@ -58,12 +68,14 @@ impl Client {
         &self.socket
     }
 
-    /// Whether somebody serves the socket.
+    /// Whether somebody serves the socket: a process that was killed takes connections until it is
+    /// gone, and answers none.
     ///
     /// # Errors
-    /// [`ProblemCode::Forbidden`] where this user may not connect, so cannot know.
+    /// [`ProblemCode::Forbidden`] where this user may not connect, so cannot know, or somebody
+    /// serves it who is not to be trusted.
     pub fn is_served(&self) -> Reply<bool> {
-        match self.connect() {
+        match self.ask("GET", SMALLEST, None) {
             Ok(_) => Ok(true),
             Err(problem) if problem.code == ProblemCode::NoDaemon => Ok(false),
             Err(problem) => Err(problem),
@@ -78,7 +90,7 @@ impl Client {
             return Err(Problem::new(ProblemCode::Config, detail)
                 .with_hint("choose a shorter one by --socket or STRONGROOM_SOCKET"));
         }
-        UnixStream::connect(&self.socket).map_err(|error| match error.kind() {
+        let stream = UnixStream::connect(&self.socket).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
                 Problem::new(ProblemCode::NoDaemon, format!("no daemon serves {shown}"))
             }
@@ -87,7 +99,23 @@ impl Client {
                     .with_hint("root, the daemon's own user and members of adminGroup may")
             }
             _ => Problem::new(ProblemCode::Io, format!("{shown}: {error}")),
-        })
+        })?;
+        let peer = sys::peer::of(&stream)
+            .map_err(|e| Problem::new(ProblemCode::Io, format!("{shown}: {e}")))?;
+        if self.trusts(peer.uid, sys::process::euid()) {
+            return Ok(stream);
+        }
+        let (uid, pid) = (peer.uid, peer.pid);
+        let detail = format!(
+            "{shown} is served by user {uid} (process {pid}), who is neither root, nor you, nor \
+             surely the pool's owner; nothing was said to it"
+        );
+        Err(Problem::new(ProblemCode::Forbidden, detail)
+            .with_hint("name the right place by --pool or --socket"))
+    }
+
+    fn trusts(&self, peer: u32, own: u32) -> bool {
+        peer == 0 || peer == own || self.pool_owner == Some(peer)
     }
 
     /// `GET`, a typed reply.
@@ -130,7 +158,15 @@ impl Client {
         while job.state == JobState::Running {
             progress(job.done_steps, job.total_steps);
             sys::clock::sleep(JOB_POLL);
-            job = self.get(&format!("/v1/jobs/{}", job.id))?;
+            job = self.get(&format!("/v1/jobs/{}", job.id)).map_err(|problem| {
+                match problem.code {
+                    // Another daemon by now, or none: not to be taken for one that was asked nothing.
+                    ProblemCode::NoDaemon | ProblemCode::NotFound => {
+                        no_answer("it ended meanwhile")
+                    }
+                    _ => problem,
+                }
+            })?;
         }
         match (job.result, job.problem) {
             (Some(value), _) => serde_json::from_value(value).map_err(unreadable),
@@ -139,25 +175,39 @@ impl Client {
         }
     }
 
-    /// One request; a daemon that has no room for the connection is asked again for a while, since
-    /// nothing was done then.
+    /// One request that succeeds.
     fn exchange(&self, method: &str, path: &str, body: Option<&[u8]>) -> Reply<Answer> {
-        let end = sys::clock::monotonic() + BUSY_PATIENCE;
-        loop {
-            match self.exchange_once(method, path, body) {
-                Err(problem)
-                    if problem.code == ProblemCode::TooManyConnections
-                        && sys::clock::monotonic() < end =>
-                {
-                    sys::clock::sleep(BUSY_POLL);
-                }
-                outcome => return outcome,
-            }
+        let answer = self.ask(method, path, body)?;
+        match answer.status {
+            200..=299 => Ok(answer),
+            status => Err(Problem::from_bytes(status, &answer.body)),
         }
     }
 
-    fn exchange_once(&self, method: &str, path: &str, body: Option<&[u8]>) -> Reply<Answer> {
-        let mut stream = self.connect()?;
+    /// One request and its answer, whatever it is. It is sent again for a while where that changes
+    /// nothing: where the daemon had no room for the connection, and where one that only looks was
+    /// not answered.
+    fn ask(&self, method: &str, path: &str, body: Option<&[u8]>) -> Reply<Answer> {
+        let end = sys::clock::monotonic() + PATIENCE;
+        loop {
+            let outcome = self.ask_once(method, path, body);
+            let again = match &outcome {
+                Ok(answer) => answer.is_refusal_of_connection(),
+                Err(Unheard::NoAnswer(_)) => method == "GET",
+                Err(Unheard::NotSent(_)) => false,
+            };
+            if !again || sys::clock::monotonic() >= end {
+                return outcome.map_err(|unheard| match unheard {
+                    Unheard::NotSent(problem) => problem,
+                    Unheard::NoAnswer(why) => no_answer(&why),
+                });
+            }
+            sys::clock::sleep(POLL);
+        }
+    }
+
+    fn ask_once(&self, method: &str, path: &str, body: Option<&[u8]>) -> Result<Answer, Unheard> {
+        let mut stream = self.connect().map_err(Unheard::NotSent)?;
         let mut request = format!(
             "{method} {path} HTTP/1.1\r\nHost: strongroom\r\nAccept: application/json\r\n\
              Connection: close\r\n"
@@ -174,20 +224,32 @@ impl Client {
         let mut bytes = Vec::new();
         let received = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes);
         // An answer that came counts more than an error in sending the rest of the request.
-        let answer = parse(&bytes).ok_or_else(|| match sent.and(received.map(|_| ())) {
-            Err(error) => no_answer(&error.to_string()),
-            Ok(()) => no_answer("it ended before it answered; its log says why"),
-        })?;
-        match answer.status {
-            200..=299 => Ok(answer),
-            status => Err(Problem::from_bytes(status, &answer.body)),
-        }
+        parse(&bytes).ok_or_else(|| match sent.and(received.map(|_| ())) {
+            Err(error) => Unheard::NoAnswer(error.to_string()),
+            Ok(()) => Unheard::NoAnswer("it ended before; its log says why".to_owned()),
+        })
     }
+}
+
+/// Why there is no answer.
+enum Unheard {
+    /// Nothing was asked.
+    NotSent(Problem),
+    /// Something was sent; whether it was read is not known.
+    NoAnswer(String),
 }
 
 struct Answer {
     status: u16,
     body: Vec<u8>,
+}
+
+impl Answer {
+    /// Whether the daemon had no room for the connection, and so read nothing.
+    fn is_refusal_of_connection(&self) -> bool {
+        self.status == http_status(ProblemCode::TooManyConnections)
+            && Problem::from_bytes(self.status, &self.body).code == ProblemCode::TooManyConnections
+    }
 }
 
 /// An HTTP/1.1 response, whole: a status line, headers, a body of the announced length.
@@ -214,7 +276,9 @@ fn unreadable(error: serde_json::Error) -> Problem {
 }
 
 fn no_answer(why: &str) -> Problem {
-    Problem::new(ProblemCode::Io, format!("the daemon did not answer: {why}"))
+    Problem::new(ProblemCode::Io, format!("the daemon did not answer: {why}")).with_hint(
+        "whether it did what was asked is not known: look (strongroom status), then ask again",
+    )
 }
 
 #[cfg(test)]
@@ -230,6 +294,15 @@ mod tests {
             assert!(parse(&whole[..cut]).is_none(), "{cut}");
         }
         assert!(parse(b"HTTP/1.1 2\r\nContent-Length: 0\r\n\r\n").is_none());
+    }
+
+    #[test]
+    fn root_oneself_and_the_pool_s_owner_are_trusted() {
+        let client = Client::new("/s");
+        assert!(client.trusts(0, 1000) && client.trusts(1000, 1000));
+        assert!(!client.trusts(1001, 1000) && !client.trusts(1001, 0));
+        let client = client.trusting(Some(1001));
+        assert!(client.trusts(1001, 1000) && client.trusts(1001, 0) && !client.trusts(1002, 0));
     }
 
     #[test]

@@ -42,6 +42,12 @@ impl Places {
         Ok(Self { pool, socket, socket_chosen })
     }
 
+    /// Whose the pool is, where nobody else can have put it there.
+    #[must_use]
+    pub fn pool_owner(&self) -> Option<u32> {
+        sys::own_directory::sure_owner(&self.pool)
+    }
+
     /// That the kernel takes the socket's path.
     ///
     /// # Errors
