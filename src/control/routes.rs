@@ -259,6 +259,10 @@ impl Input {
     /// The body as a request; nothing at all is the request without fields.
     fn body<T: DeserializeOwned>(&self) -> Reply<T> {
         let bytes = if self.body.is_empty() { b"{}" } else { self.body.as_slice() };
+        // Fields have names: serde would take an array for them, by their order.
+        if bytes.trim_ascii_start().first() != Some(&b'{') {
+            return Err(bad("the body is not this request: it is no JSON object"));
+        }
         serde_json::from_slice(bytes).map_err(|e| bad(format!("the body is not this request: {e}")))
     }
 }

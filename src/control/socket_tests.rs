@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 use std::net::Shutdown as Half;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::base::{ProblemCode, limits};
@@ -163,6 +164,8 @@ fn unknown_fields_and_malformed_bodies_are_refused() {
         r#"{"name":""}"#,
         r#"{"name":1}"#,
         r#"[]"#,
+        r#"["db",null]"#,
+        r#" ["db"]"#,
         "",
         "\u{0}",
         &"[".repeat(10_000),
@@ -176,6 +179,8 @@ fn unknown_fields_and_malformed_bodies_are_refused() {
     let none = r#"{"encryptionKeyId":null}"#;
     assert_eq!(status(&running.raw(&post("/v1/clusters/db/set-key", none))), 200);
     assert_eq!(status(&running.raw(&post("/v1/keys/k1/enable", r#"{"x":1}"#))), 400);
+    assert_eq!(status(&running.raw(&post("/v1/keys/k1/enable", "[]"))), 400);
+    assert_eq!(status(&running.raw(&post("/v1/keys/k1/enable", "\r\n {}"))), 200);
     assert_eq!(status(&running.raw(b"NONSENSE\r\n\r\n")), 400);
     assert_eq!(status(&running.raw(b"\x16\x03\x01\x00\x05hello\r\n\r\n")), 400);
 }
@@ -289,7 +294,7 @@ fn the_socket_is_ours_alone_and_stale_ones_are_replaced() {
     assert!(matches!(Server::bind(&running.path, access), Err(ServerError::InUse(_))));
     let dir = tempfile::tempdir().unwrap();
     let stale = dir.path().join("stale");
-    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    drop(UnixListener::bind(&stale).unwrap());
     assert!(Server::bind(&stale, access).is_ok());
     let gid = std::fs::metadata(dir.path()).unwrap().gid();
     let shared = dir.path().join("shared");
@@ -300,6 +305,10 @@ fn the_socket_is_ours_alone_and_stale_ones_are_replaced() {
     std::fs::write(&file, "kept").unwrap();
     assert!(matches!(Server::bind(&file, access), Err(ServerError::NotASocket(_))));
     assert_eq!(std::fs::read(&file).unwrap(), b"kept");
+    let anybodys = dir.path().join("anybodys");
+    std::fs::create_dir(&anybodys).unwrap();
+    std::fs::set_permissions(&anybodys, std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(matches!(Server::bind(&anybodys.join("s"), access), Err(ServerError::NotOwn(_))));
     let long = dir.path().join("x".repeat(110));
     assert!(matches!(Server::bind(&long, access), Err(ServerError::PathTooLong(_))));
 }
@@ -370,6 +379,41 @@ fn what_is_no_request_is_refused_in_the_words_of_every_refusal() {
         assert_eq!((&problem["code"], &problem["status"]), (&code.into(), &expected.into()));
         assert!(problem["detail"].as_str().is_some_and(|d| !d.is_empty()));
     }
+}
+
+/// A process that is just being killed: it takes connections and answers none of the first
+/// `unanswered`; how many it has read is counted.
+fn dying(unanswered: usize) -> (tempfile::TempDir, Client, Arc<AtomicUsize>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&count);
+    sys::threads::spawn("dying", move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            if seen.fetch_add(1, Ordering::SeqCst) >= unanswered {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+            }
+        }
+    });
+    (dir, Client::new(path), count)
+}
+
+#[test]
+fn only_what_changes_nothing_is_asked_twice_where_nobody_answered() {
+    let (_dir, client, count) = dying(3);
+    let _: Empty = client.get("/v1/status").unwrap();
+    assert_eq!(count.load(Ordering::SeqCst), 4);
+    let (_dir, client, count) = dying(1);
+    let problem =
+        client.send::<_, Empty>("POST", "/v1/umount", &Empty {}, &mut |_, _| ()).unwrap_err();
+    assert_eq!((problem.code, count.load(Ordering::SeqCst)), (ProblemCode::Io, 1));
+    assert!(problem.hint.contains("not known"), "{problem}");
+    let (_dir, client, count) = dying(2);
+    assert_eq!(client.is_served(), Ok(true));
+    assert_eq!(count.load(Ordering::SeqCst), 3, "it is asked until it answers");
 }
 
 #[test]
