@@ -4,6 +4,7 @@
 use crate::base::ProblemCode;
 use crate::cli::context::{Context, Outcome};
 use crate::cli::inspect;
+use crate::cli::output::next_steps;
 use crate::cli::words::Target;
 use crate::control::Problem;
 use crate::control::types::{Checked, ScrubRequest};
@@ -78,10 +79,7 @@ fn text(c: &Checked) -> String {
         lines.push(format!("not covered: {owner} (key {ids} is not at hand): checksums only"));
     }
     lines.extend(covered(c));
-    if !c.next_steps.is_empty() {
-        lines.push("what to do next:".to_owned());
-        lines.extend(c.next_steps.iter().map(|step| format!("  - {step}")));
-    }
+    lines.extend(next_steps(&c.next_steps));
     let complete = if c.complete { "" } else { ", as far as it could be read" };
     let clean = if c.clean { "clean" } else { "not clean" };
     lines.push(format!("{clean}{complete}"));

@@ -10,6 +10,7 @@ mod clusters;
 mod confirm;
 mod context;
 mod daemon_command;
+mod dead_mounts;
 mod generate;
 mod inspect;
 mod keys;

@@ -1,8 +1,12 @@
 //! `mount`, `umount`
 
+use serde::Serialize;
+
 use crate::cli::args;
 use crate::cli::context::{Context, Outcome, wire_path};
+use crate::cli::dead_mounts;
 use crate::cli::words::Target;
+use crate::control::Problem;
 use crate::control::client::segment;
 use crate::control::types::{List, Mount, MountCluster, Umount, UmountAny};
 use crate::daemon::mount_words;
@@ -47,7 +51,7 @@ pub(in crate::cli) fn umount(context: &Context, umount: args::Umount) -> Outcome
     let force = umount.force;
     let at_place = matches!(umount.target, Some(Target::Path(_)));
     let gone: List<Mount> = match umount.target {
-        None => context.post("/v1/umount", &UmountAny { mountpoint: None, all: true, force })?,
+        None => return umount_all(context, force),
         Some(Target::Path(path)) => {
             let mountpoint = Some(wire_path(&path)?);
             context.post("/v1/umount", &UmountAny { mountpoint, all: false, force })?
@@ -61,15 +65,39 @@ pub(in crate::cli) fn umount(context: &Context, umount: args::Umount) -> Outcome
             context.post(&path, &Umount { force })?
         }
     };
-    context.out.reply(&gone, |list| {
-        let lines: Vec<String> =
-            list.results.iter().map(|m| format!("{} unmounted", m.mountpoint)).collect();
-        match lines.is_empty() {
-            true if at_place => "a dead mount was taken away".to_owned(),
-            true => "nothing is mounted".to_owned(),
-            false => lines.join("\n"),
-        }
+    let dead_mounts = Vec::new();
+    context.out.reply(&Unmounted { results: gone.results, dead_mounts }, |unmounted| {
+        let nothing = if at_place { "a dead mount was taken away" } else { "nothing is mounted" };
+        unmounted.text(nothing)
     })
+}
+
+/// What `umount` prints.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Unmounted {
+    results: Vec<Mount>,
+    /// Where mounts stood that nobody served any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dead_mounts: Vec<String>,
+}
+
+impl Unmounted {
+    fn text(&self, nothing: &str) -> String {
+        let ended = self.results.iter().map(|m| format!("{} unmounted", m.mountpoint));
+        let dead = self.dead_mounts.iter().map(|at| format!("{at}: a dead mount was taken away"));
+        let lines: Vec<String> = ended.chain(dead).collect();
+        if lines.is_empty() { nothing.to_owned() } else { lines.join("\n") }
+    }
+}
+
+/// Everything of the pool, and what daemons that are gone left behind: also where something is busy.
+fn umount_all(context: &Context, force: bool) -> Outcome {
+    let request = UmountAny { mountpoint: None, all: true, force };
+    let gone: Result<List<Mount>, Problem> = context.post("/v1/umount", &request);
+    let dead_mounts = dead_mounts::take_away(context);
+    let unmounted = Unmounted { results: gone?.results, dead_mounts };
+    context.out.reply(&unmounted, |unmounted| unmounted.text("nothing is mounted"))
 }
 
 #[cfg(test)]

@@ -144,6 +144,12 @@ pub(in crate::cli) fn facts(lines: Vec<(&str, String)>) -> String {
     trimmed(&table.to_string())
 }
 
+/// What to do next, where there is something to do.
+pub(in crate::cli) fn next_steps(steps: &[String]) -> Option<String> {
+    let lines: String = steps.iter().map(|step| format!("\n  - {}", one_line(step))).collect();
+    (!steps.is_empty()).then(|| format!("what to do next:{lines}"))
+}
+
 fn trimmed(text: &str) -> String {
     let lines =
         text.lines().map(|line| line.trim_end().strip_prefix(' ').unwrap_or(line.trim_end()));

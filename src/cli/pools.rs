@@ -5,8 +5,9 @@ use crate::base::size::format_size;
 use crate::cli::args::{PoolCommand, RootSecretCommand};
 use crate::cli::clusters::cluster_table;
 use crate::cli::context::{Context, Outcome};
+use crate::cli::dead_mounts::{self, dead_table};
 use crate::cli::keys::{key_table, not_backed_up};
-use crate::cli::output::{facts, or_dash, table};
+use crate::cli::output::{facts, next_steps, or_dash, table};
 use crate::cli::words::SecretSpec;
 use crate::cli::{offline, passphrase, start};
 use crate::control::Problem;
@@ -20,15 +21,13 @@ pub(in crate::cli) fn status(context: &Context, refresh: bool) -> Outcome {
     let path = format!("/v1/status?refresh={refresh}");
     let mut status: Status = match context.client().get(&path) {
         Err(problem) if problem.code == ProblemCode::NoDaemon => {
-            if !context.out.json {
-                context.out.print("daemon: not running")?;
-            }
-            let pool = context.places.pool.display();
-            return Err(problem.with_hint(format!("strongroom --pool {pool} daemon")));
+            return not_running(context, problem);
         }
         answer => answer?,
     };
     env!("CARGO_PKG_VERSION").clone_into(&mut status.version);
+    status.dead_mounts = dead_mounts::find();
+    status.next_steps.extend(dead_mounts::next_steps(&status.dead_mounts));
     context.out.reply(&status, status_text)?;
     if !context.out.json {
         for warning in &status.warnings {
@@ -36,6 +35,24 @@ pub(in crate::cli) fn status(context: &Context, refresh: bool) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// A daemon makes its mounts again when it starts, so that is the next step with dead mounts, too.
+fn not_running(context: &Context, problem: Problem) -> Outcome {
+    if !context.out.json {
+        let mut parts = vec!["daemon: not running".to_owned()];
+        let dead = dead_mounts::find();
+        if !dead.is_empty() {
+            parts.push(dead_table(&dead));
+            let again = "a daemon that starts makes its mounts again".to_owned();
+            let steps: Vec<String> =
+                std::iter::once(again).chain(dead_mounts::next_steps(&dead)).collect();
+            parts.extend(next_steps(&steps));
+        }
+        context.out.print(&parts.join("\n\n"))?;
+    }
+    let pool = context.places.pool.display();
+    Err(problem.with_hint(format!("strongroom --pool {pool} daemon")))
 }
 
 fn status_text(s: &Status) -> String {
@@ -57,6 +74,9 @@ fn status_text(s: &Status) -> String {
     if !s.mounts.is_empty() {
         parts.push(mount_table(&s.mounts));
     }
+    if !s.dead_mounts.is_empty() {
+        parts.push(dead_table(&s.dead_mounts));
+    }
     if !s.keys.is_empty() {
         parts.push(key_table(&s.keys));
     }
@@ -67,6 +87,7 @@ fn status_text(s: &Status) -> String {
     if s.keys_not_backed_up > 0 {
         parts.push(not_backed_up(s.keys_not_backed_up));
     }
+    parts.extend(next_steps(&s.next_steps));
     parts.join("\n\n")
 }
 

@@ -125,7 +125,11 @@ fn deleted_text(deleted: &SnapshotsDeleted) -> String {
             vec![s.id.to_string(), s.cluster_name.to_string(), format_size(s.unique_bytes)]
         });
         let listed = table(&["id", "cluster", "unique"], rows.collect());
-        return format!("{listed}\n\nnothing was deleted; deleting {count} would free {bytes}");
+        let ids = deleted.results.iter().map(|s| s.id.to_string()).collect::<Vec<_>>().join(" ");
+        return format!(
+            "{listed}\n\nnothing was deleted; deleting {count} would free {bytes}\n\
+             do it: strongroom snapshot delete {ids}"
+        );
     }
     match &deleted.shredded {
         Some(scope) => format!("{count} snapshots deleted, freeing {bytes} ({scope})"),

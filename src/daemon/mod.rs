@@ -21,6 +21,7 @@ mod ending;
 mod helper;
 mod helper_wire;
 mod mounter;
+mod next_steps;
 mod run;
 mod told;
 mod workers;

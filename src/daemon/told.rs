@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::base::ProblemCode;
 use crate::control::Problem;
 use crate::control::types as wire;
+use crate::daemon::next_steps;
 use crate::service::types::{self as told, Frequency, PoolState, ShredScope, SnapshotKind};
 use crate::service::{ServiceError, offline};
 
@@ -212,7 +213,7 @@ pub(in crate::daemon) fn status(s: told::Status, more_warnings: &[String]) -> wi
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let mut warnings = s.warnings;
     warnings.extend_from_slice(more_warnings);
-    wire::Status {
+    let mut status = wire::Status {
         pid: crate::sys::process::pid(),
         version: version.clone(),
         daemon_version: version,
@@ -220,6 +221,7 @@ pub(in crate::daemon) fn status(s: told::Status, more_warnings: &[String]) -> wi
         pool: pool(s.pool),
         clusters: s.clusters.into_iter().map(cluster).collect(),
         mounts: s.mounts.into_iter().map(mount).collect(),
+        dead_mounts: Vec::new(),
         keys: s.keys.into_iter().map(key).collect(),
         background: s
             .background
@@ -229,7 +231,10 @@ pub(in crate::daemon) fn status(s: told::Status, more_warnings: &[String]) -> wi
         last_checkpoint_at: Some(s.last_checkpoint_at),
         keys_not_backed_up: s.keys_not_backed_up,
         warnings,
-    }
+        next_steps: Vec::new(),
+    };
+    status.next_steps = next_steps::of(&status);
+    status
 }
 
 /// A restore in place.

@@ -7,6 +7,10 @@ use crate::base::cursor::DecodeError;
 use crate::base::{EncryptionKeyId, KeyAnswer, KeyState, ProblemCode, Timestamp};
 use crate::crypto::KdfError;
 
+/// What to do where what opens is older than what was last seen.
+pub const ROLLED_BACK: &str =
+    "bring the newest copy back, or accept this one: strongroom daemon --accept-rollback";
+
 /// An error of this room. No variant carries key material.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
@@ -414,7 +418,7 @@ impl KeysError {
                 "bring it back from a backup: strongroom config restore FILE".to_owned()
             }
             Self::KeyringRolledBack { .. } | Self::PoolRolledBack { .. } => {
-                "if an older copy was put there on purpose: --accept-rollback".to_owned()
+                ROLLED_BACK.to_owned()
             }
             Self::RootSecretMissing { .. } => {
 "bring it back: strongroom config restore FILE; or open with the recovery key: \

@@ -28,7 +28,7 @@ pub use anchor::{Anchor, AnchorKey};
 pub use config::{ConfigClaim, ConfigDir, PoolConfig, read_private, write_private};
 pub use deadline::Deadline;
 pub use engine_key::{AtHand, label, open_engine_key, unwrap_engine_key, wrap_engine_key};
-pub use error::KeysError;
+pub use error::{KeysError, ROLLED_BACK};
 pub use keyring::{Keyring, LocalKeyInfo};
 pub use local::{AbsentKeyring, LocalProvider};
 pub use provider::{Fingerprint, KeyDescription, Provider};

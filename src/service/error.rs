@@ -5,12 +5,12 @@ use std::fmt;
 use crate::base::{ClusterName, ProblemCode, SnapshotId};
 use crate::catalog::CatalogError;
 use crate::device::DeviceError;
-use crate::keys::KeysError;
+use crate::keys::{self, KeysError};
 use crate::pool::PoolError;
 use crate::volume::VolumeError;
 
 /// What to do where the pool is full.
-const POOL_FULL: &str =
+pub const POOL_FULL: &str =
     "delete files, or: strongroom snapshot delete ID, or: strongroom pool grow --size SIZE";
 /// What to do where no superblock is left.
 pub(in crate::service) const SUPERBLOCK_LOST: &str = "write nothing to it and bring it back from a copy of the pool: what opens it stood there alone";
@@ -139,10 +139,7 @@ impl From<PoolError> for ServiceError {
                 ProblemCode::PoolTruncated,
                 Some("bring the device back to its size before anything is written to it"),
             ),
-            PoolError::RolledBack { .. } => (
-                ProblemCode::PoolRolledBack,
-                Some("if an older copy was put there on purpose: --accept-rollback"),
-            ),
+            PoolError::RolledBack { .. } => (ProblemCode::PoolRolledBack, Some(keys::ROLLED_BACK)),
             PoolError::TooSmall { .. } => (ProblemCode::Usage, Some("choose a larger --size")),
             PoolError::Outstanding => {
                 (ProblemCode::LogOutstanding, Some("mount the cluster once, with its key enabled"))

@@ -34,7 +34,7 @@ impl Service {
 
     /// Keys of the keyring are unreachable, and why.
     pub(in crate::service) fn register_absent(&self, error: &KeysError) {
-        let problem = Some(error.to_string());
+        let problem = Some(with_remedy(error));
         let mut known = self.keyring_problem.write();
         if *known == problem || self.keyring.read().is_some() {
             return;
@@ -70,5 +70,13 @@ impl Service {
         self.registry.write().register(Arc::new(LocalProvider::new(keyring.clone())));
         *known = None;
         keyring
+    }
+}
+
+/// Why the keyring is not there, and what to do.
+pub(in crate::service) fn with_remedy(error: &KeysError) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
     }
 }

@@ -50,7 +50,7 @@ use crate::service::mounts::Table;
 use crate::sys::sync::{Condvar, Mutex, RwLock};
 
 pub use background::MinuteReport;
-pub use error::ServiceError;
+pub use error::{POOL_FULL, ServiceError};
 pub use mount_ops::UmountWhat;
 pub use mounts::{MountFacts, MountId, MountMeaning, MountOwner, MountRequest, Mounter, Subject};
 pub use open::{AskPassphrase, Clock, OpenService};

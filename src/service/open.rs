@@ -18,6 +18,7 @@ use crate::pool::{self, OpenOptions, Pool, PoolError, Sealed};
 use crate::service::Service;
 use crate::service::answers::Answers;
 use crate::service::error::{SUPERBLOCK_LOST, ServiceError};
+use crate::service::keyring::with_remedy;
 use crate::service::mounts::{Mounter, Table};
 use crate::sys::clock;
 use crate::sys::sync::{Condvar, Mutex, RwLock};
@@ -194,8 +195,8 @@ impl Service {
             Err(error) => {
                 let problem = error.to_string();
                 log::error!("keys of the embedded keyring are unreachable: {problem}");
-                registry.register(Arc::new(AbsentKeyring::new(problem.clone())));
-                (None, Some(problem))
+                registry.register(Arc::new(AbsentKeyring::new(problem)));
+                (None, Some(with_remedy(&error)))
             }
         };
         let service = Arc::new(Self {

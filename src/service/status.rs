@@ -119,7 +119,8 @@ impl Service {
         let space = self.pool().space();
         if space.backing_is_full {
             warnings.push(format!(
-                "the filesystem that holds the pool is full: {} MiB of the pool can still be written",
+                "the filesystem that holds the pool is full: make room there; {} MiB of the pool can \
+                 still be written",
                 space.free * BLOCK_SIZE_U64 / (1 << 20)
             ));
         }

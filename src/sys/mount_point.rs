@@ -8,14 +8,17 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
 use crate::sys::fuse_mount::{self, Unmount};
-use crate::sys::mount_table::{self, DeviceNumber, FS_TYPE, mounts};
+use crate::sys::mount_table::{self, DeviceNumber, FS_TYPE, MountEntry, mounts};
 use crate::sys::mounted_place::MountedPlace;
+use crate::sys::{clock, threads};
 
 /// Why a directory cannot be mounted on.
 #[derive(Debug, thiserror::Error)]
@@ -224,6 +227,38 @@ pub fn clear_dead(path: &Path, rules: &MountPointRules<'_>) -> Result<Cleared, M
         cleared = Cleared::Dead;
     }
     Ok(Cleared::Alive)
+}
+
+/// Mounts of this product whose daemon is gone, as far as this user may see it. It asks whoever
+/// serves each of them, so it is never to be called where this process serves one; who does not
+/// answer within `patience` is taken for alive, and still asked when this returns.
+///
+/// # Errors
+/// Where the mount table cannot be read.
+pub fn dead_mounts(patience: Duration) -> io::Result<Vec<MountEntry>> {
+    let asked: Vec<_> = mounts()?
+        .into_iter()
+        .filter(|m| m.fs_type == FS_TYPE)
+        .filter_map(|entry| {
+            let (tell, told) = mpsc::channel();
+            let of = entry.clone();
+            let ask = move || tell.send(is_dead_mount(&of));
+            threads::try_spawn("asks-mount", ask).ok().map(|_| (entry, told))
+        })
+        .collect();
+    let end = clock::monotonic() + patience;
+    let is_dead = |told: &mpsc::Receiver<bool>| {
+        told.recv_timeout(end.saturating_sub(clock::monotonic())).unwrap_or(false)
+    };
+    Ok(asked.into_iter().filter(|(_, told)| is_dead(told)).map(|(entry, _)| entry).collect())
+}
+
+/// Whether that mount is what lies uppermost at its place, and dead.
+fn is_dead_mount(entry: &MountEntry) -> bool {
+    let Ok(place) = MountedPlace::find(&entry.mount_point) else { return false };
+    let Ok(root) = place.open() else { return false };
+    let there = mount_table::mount_of(root.as_fd());
+    there.is_ok_and(|there| there.as_ref() == Some(entry)) && fuse_mount::is_dead(root.as_fd())
 }
 
 /// That the directory beneath a mount is the caller's.

@@ -25,7 +25,8 @@ fn without_a_daemon_and_without_leave_to_start_one() {
 fn status_and_shutdown_never_start_one() {
     let world = World::new();
     let done = world.type_in("status");
-    assert_eq!((done.status, done.out.as_str()), (1, "daemon: not running\n"));
+    // Dead mounts of this machine would follow.
+    assert!(done.status == 1 && done.out.starts_with("daemon: not running\n"), "{}", done.out);
     assert_eq!(done.err.lines().count(), 1);
     let done = world.type_in("status --json");
     assert!(done.out.is_empty() && done.err.contains("\"no-daemon\""), "{}", done.err);

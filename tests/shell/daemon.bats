@@ -37,6 +37,7 @@ pool_is() { [ "$(sr status --json | jq -r .pool.state)" = "$1" ]; }
     done
     pool_is readOnly
     sr status | grep -q 'read-only: '
+    sr status | grep -q '  - mend what made the pool read-only, then: strongroom pool resume'
     both cluster create other
     [[ $output == *"pool resume"* ]]
     before=$(daemon_pid)

@@ -185,7 +185,7 @@ make_cluster() {
     sr mount db "$work/m"; echo two > "$work/m/file"; sr shutdown
     export STRONGROOM_POOL=$work/copy
     fails 1 cluster list
-    [[ $output == *--accept-rollback* ]]
+    [[ $output == *"or accept this one: strongroom daemon --accept-rollback"* ]]
     sr daemon --accept-rollback
     sr mount db "$work/m"
     [ "$(cat "$work/m/file")" = one ]

@@ -18,8 +18,8 @@ pub use cluster::{
 };
 pub use key::{CreateKey, DeleteKey, Key, KeyTest, KeyUsage, UsageEntry, UsageKind, UsageScope};
 pub use pool::{
-    AddRootSecret, BackgroundWork, GrowPool, Job, JobState, Pool, PoolState, RemoveRootSecret,
-    RootSecret, Shutdown, Status,
+    AddRootSecret, BackgroundWork, DeadMount, GrowPool, Job, JobState, Pool, PoolState,
+    RemoveRootSecret, RootSecret, Shutdown, Status,
 };
 pub use snapshot::{
     CreateSnapshots, DeleteSnapshots, RestoreForm, RestoreRequest, Restored, RestoredInPlace,

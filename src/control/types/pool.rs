@@ -72,6 +72,9 @@ pub struct Status {
     pub clusters: Vec<Cluster>,
     /// Every mount.
     pub mounts: Vec<Mount>,
+    /// Mount points on this machine whose daemon is gone; filled in by whoever asks.
+    #[serde(default)]
+    pub dead_mounts: Vec<DeadMount>,
     /// Every customer key known here.
     pub keys: Vec<Key>,
     /// Work that goes on by itself.
@@ -85,6 +88,19 @@ pub struct Status {
     /// What somebody who trusts this pool should know, a line each.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What to do about what is not as it should be, a line each.
+    #[serde(default)]
+    pub next_steps: Vec<String>,
+}
+
+/// A mount that nobody serves any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeadMount {
+    /// Where it stands.
+    pub mountpoint: String,
+    /// What it was, as the mount table has it: `strongroom:` and a cluster or snapshot.
+    pub source: String,
 }
 
 /// `POST /v1/shutdown`
