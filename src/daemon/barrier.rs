@@ -258,6 +258,10 @@ fn forget(program: &HelperProgram, work: Work) -> Result<(), BarrierError> {
             None
         }
     };
+    if !session.is_connected() {
+        // Nothing is in the kernel any more, and the guard may stand before another mount.
+        return Ok(());
+    }
     let theirs = Arc::clone(&session);
     let inside = threads::try_spawn("barrier-kernel", move || {
         for (ino, _) in files {

@@ -80,6 +80,12 @@ pub fn unmount(
     {
         log::warn!("{}: unmounted by force with pages lost: {error}", mount_point.display());
     }
+    if !session.is_connected() {
+        // Unmounted by somebody else; the device number may be another mount's by now.
+        return wait_for_end(session, deadline, timeout);
+    }
+    // For an ordinary user `fusermount3` knows no force; this ends the connection too.
+    let abort = (how == Unmount::Forced).then(|| session.connection_abort());
     let left = deadline.saturating_sub(clock::monotonic());
     let request = HelperRequest::Unmount { device: session.device(), how };
     let known = std::slice::from_ref(session);
@@ -100,15 +106,19 @@ pub fn unmount(
         }
         Err(error) => return Err(error.into()),
     }
-    if how == Unmount::Forced {
-        // For an ordinary user `fusermount3` knows no force; this ends the connection too.
-        if let Err(error) = ConnectionAbort::of(session.device()).and_then(ConnectionAbort::abort) {
-            log::debug!("{}: not aborted: {error}", mount_point.display());
-        }
+    if let Some(Err(error)) = abort.map(|abort| abort.and_then(ConnectionAbort::abort)) {
+        log::debug!("{}: not aborted: {error}", mount_point.display());
     }
+    wait_for_end(session, deadline, timeout)
+}
+
+fn wait_for_end(
+    session: &Session,
+    deadline: Duration,
+    allowed: Duration,
+) -> Result<(), UnmountError> {
     if session.wait_for_end(deadline.saturating_sub(clock::monotonic())) {
-        Ok(())
-    } else {
-        Err(UnmountError::StillInUse { mount_point, allowed: timeout })
+        return Ok(());
     }
+    Err(UnmountError::StillInUse { mount_point: session.mount_point().to_owned(), allowed })
 }

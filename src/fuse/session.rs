@@ -20,7 +20,7 @@ use crate::fuse::options::MountOptions;
 use crate::sys::file_handle::may_open_by_handle;
 use crate::sys::fuse_mount::{FuseMountError, Unmount, connection_ended, mount_fuse};
 use crate::sys::mount_point::MountPoint;
-use crate::sys::mount_table::{self, DeviceNumber};
+use crate::sys::mount_table::{self, ConnectionAbort, DeviceNumber};
 use crate::sys::mounted_place;
 use crate::sys::sync::{Condvar, Mutex};
 use crate::sys::{clock, process, threads};
@@ -100,6 +100,8 @@ pub struct Session {
     barrier: BarrierKind,
     dispatch: Arc<Dispatch>,
     invalidator: Arc<Invalidator>,
+    /// The last descriptor of the connection; none once its end was noticed.
+    connection: Mutex<Option<OwnedFd>>,
     ended: Mutex<bool>,
     end: Condvar,
     threads_done: AtomicBool,
@@ -136,8 +138,8 @@ impl Session {
         let begun = mounted
             .fd
             .try_clone()
-            .and_then(|watch| Ok((begin(Arc::clone(&dispatch), mounted.fd)?, watch)));
-        let (connection, watch) = match begun {
+            .and_then(|watched| Ok((begin(Arc::clone(&dispatch), mounted.fd)?, watched)));
+        let (connection, watched) = match begun {
             Ok(begun) => begun,
             Err(source) => {
                 // Every descriptor of the connection is closed: unmounting waits for nobody.
@@ -157,29 +159,25 @@ impl Session {
             barrier,
             dispatch,
             invalidator,
+            connection: Mutex::new(Some(watched)),
             ended: Mutex::new(false),
             end: Condvar::new(),
             threads_done: AtomicBool::new(false),
         });
-        session.spawn_threads(connection, watch, on_end);
+        session.spawn_threads(connection, on_end);
         Ok(session)
     }
 
-    fn spawn_threads(
-        self: &Arc<Self>,
-        connection: fuser::Session<Adapter>,
-        watch: OwnedFd,
-        on_end: OnEnd,
-    ) {
+    fn spawn_threads(self: &Arc<Self>, connection: fuser::Session<Adapter>, on_end: OnEnd) {
         let invalidator = Arc::clone(&self.invalidator);
         threads::spawn("fuse-forget", move || invalidator.serve());
         let session = Arc::clone(self);
         threads::spawn("fuse-serve", move || session.serve(connection));
         let session = Arc::clone(self);
         threads::spawn("fuse-watch", move || {
-            session.watch(&watch);
-            // The last descriptor: from here on the kernel holds nothing of this connection.
-            drop(watch);
+            session.watch();
+            // From here on the kernel holds nothing of this connection.
+            *session.connection.lock() = None;
             on_end();
             *session.ended.lock() = true;
             session.end.notify_all();
@@ -201,9 +199,9 @@ impl Session {
     }
 
     /// Returns when the connection has ended and no request is under way.
-    fn watch(&self, connection: &OwnedFd) {
+    fn watch(&self) {
         // No waiting on the descriptor: the kernel would wake this thread at every request.
-        while !connection_ended(connection.as_fd()) {
+        while self.is_connected() {
             let ended = self.ended.lock();
             if self.threads_done.load(Ordering::SeqCst) {
                 drop(ended);
@@ -240,6 +238,23 @@ impl Session {
     #[must_use]
     pub const fn device(&self) -> DeviceNumber {
         self.device
+    }
+
+    /// Whether the kernel still has the filesystem, so that [`Session::device`] names this one: the
+    /// number of one that is gone is given to the next. Known sooner than [`Session::has_ended`].
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connection.lock().as_ref().is_some_and(|fd| !connection_ended(fd.as_fd()))
+    }
+
+    /// The means to end the connection by force; to be taken before the filesystem is unmounted.
+    ///
+    /// # Errors
+    /// `NotConnected` where it is gone; else as [`ConnectionAbort::of`].
+    pub fn connection_abort(&self) -> io::Result<ConnectionAbort> {
+        let abort = ConnectionAbort::of(self.device)?;
+        // Still there after the opening: what was opened is of this connection.
+        if self.is_connected() { Ok(abort) } else { Err(io::ErrorKind::NotConnected.into()) }
     }
 
     /// With which options.

@@ -150,7 +150,8 @@ pub fn waiting_requests(device: DeviceNumber) -> Option<u64> {
 pub struct ConnectionAbort(fs::File);
 
 impl ConnectionAbort {
-    /// Of the connection that has this device number now.
+    /// Of the connection that has this device number now. Whoever wants a certain one makes sure
+    /// afterwards that it is still mounted.
     ///
     /// # Errors
     /// Where the FUSE control filesystem is not mounted, or the caller is neither root nor the

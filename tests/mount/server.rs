@@ -20,7 +20,7 @@ use strongroom::fuse::{BarrierKind, MountOptions, Session, SessionConfig};
 use strongroom::sys::clock;
 use strongroom::sys::fuse_mount::Unmount;
 use strongroom::sys::mount_point::{MountPoint, MountPointRules};
-use strongroom::sys::mount_table;
+use strongroom::sys::mount_table::{self, ConnectionAbort};
 use strongroom::volume::Volume;
 
 use crate::backing::Hooked;
@@ -292,9 +292,8 @@ fn obey(
         }
         "unlock" => session.unlock(Arc::clone(volume)).to_string(),
         "barrier" => session.barrier().to_string(),
-        "abort" => match mount_table::ConnectionAbort::of(session.device())
-            .and_then(mount_table::ConnectionAbort::abort)
-        {
+        "device" => session.device().to_string(),
+        "abort" => match session.connection_abort().and_then(ConnectionAbort::abort) {
             Ok(()) => "ok".to_owned(),
             Err(error) => format!("error {error}"),
         },

@@ -43,6 +43,29 @@ fn an_aborted_connection_is_an_end_too() {
     assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN));
 }
 
+/// The kernel gives the number of a filesystem that is gone to the next: force used on the first
+/// must not end the connection of the second, nor unmount it.
+#[test]
+fn force_on_what_is_gone_leaves_the_mount_alone_that_has_its_number_now() {
+    for _ in 0..50 {
+        let mut gone = Mount::new(&Setup::default());
+        let number = gone.ask("device");
+        let done = Command::new("umount").arg("-l").arg(gone.dir()).status().unwrap();
+        assert!(done.success());
+        let mut next = Mount::new(&Setup::default());
+        if next.ask("device") != number {
+            // Somebody else mounted something in between.
+            continue;
+        }
+        let refused = gone.ask("abort");
+        assert!(refused.starts_with("error"), "{refused}");
+        assert_eq!(gone.ask("unmount forced"), "ok");
+        std::fs::write(next.path("f"), b"x").unwrap();
+        return;
+    }
+    panic!("no number was given again");
+}
+
 #[test]
 fn force_ends_a_mount_in_use_and_flushes_first() {
     let mut mount = Mount::new(&Setup::default());
