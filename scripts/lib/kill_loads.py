@@ -23,6 +23,14 @@ FORK = multiprocessing.get_context("fork")
 PATIENCE = 60
 
 
+def waits_in(pid):
+    """What of the kernel a process waits in."""
+    try:
+        return Path(f"/proc/{pid}/stack").read_text(encoding="ascii")
+    except OSError as error:
+        return f"({error})"
+
+
 class Load:
     """Processes that write until the mount dies under them."""
 
@@ -48,7 +56,7 @@ class Load:
                 pass
             # Descriptors of the parent, buffers and all, are none of its business.
             os._exit(0)
-        process = FORK.Process(target=quietly, daemon=True)
+        process = FORK.Process(target=quietly, name=target.__name__, daemon=True)
         process.start()
         self.processes.append(process)
 
@@ -58,10 +66,13 @@ class Load:
         for process in self.processes:
             process.join(max(0, end - time.monotonic()))
             if process.is_alive():
-                process.kill()
-                process.join(5)
-                fail(f"{self.NAME}: a process still waits for the daemon that was killed")
+                fail(f"{self.NAME}: {process.name} still waits for the daemon that was killed, in {waits_in(process.pid)}")
         self.processes = []
+
+    def abandon(self):
+        """Ends all, whatever they wait for."""
+        for process in self.processes:
+            process.kill()
 
     def verify_whole(self):
         """The long look, every few rounds."""
@@ -359,7 +370,8 @@ class Sqlite(Load):
 
     def open(self, mode):
         base = sqlite3.connect(self.root / f"{mode}.db", isolation_level=None, timeout=5)
-        base.execute("pragma synchronous=full")
+        # FULL does not wait until the journal that it deletes to commit is gone for good.
+        base.execute("pragma synchronous=extra")
         base.execute("pragma wal_autocheckpoint=200")
         return base
 
@@ -382,6 +394,8 @@ class Sqlite(Load):
             base.execute("insert or replace into pages values(?, ?)", (n % self.PAGES, self.body(n)))
             base.execute("delete from done where n <= ?", (n - self.KEEP,))
             base.execute("commit")
+            # A journal deleted, SQLite takes it for done where it cannot open the directory to sync it any more.
+            os.statvfs(self.root)
             os.write(record, struct.pack("<Q", n))
 
     def verify(self):
@@ -485,6 +499,12 @@ class Pgbench(Load):
                 self.bench.kill()
                 fail("pgbench does not end after its server")
             self.bench = None
+
+    def abandon(self):
+        if self.bench is not None:
+            self.bench.kill()
+        if self.server is not None:
+            self.quit()
 
     def quit(self):
         self.server.send_signal(signal.SIGQUIT)

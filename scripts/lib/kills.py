@@ -64,11 +64,33 @@ def answers(place):
     return mounts_at(place) > 0
 
 
+class VolatileDisk:
+    """A disk beneath the pool whose write cache is lost with the power: tests/disk/volatile.rs."""
+
+    def __init__(self, folder):
+        self.place = folder / "disk"
+        self.place.mkdir()
+        self.server = subprocess.Popen([os.environ["STRONGROOM_DISK"], self.place, folder / "medium"])
+        until("the disk is there", lambda: mounts_at(self.place))
+
+    def power(self, word):
+        """A number cuts it, and decides what the medium kept; then nothing is served until it is `on`."""
+        (self.place / "power").write_text(str(word), encoding="ascii")
+
+    def told(self):
+        tally = json.loads((self.place / "power").read_text(encoding="ascii"))
+        return "{lost} of {sectors} unflushed sectors lost in {cuts} power cuts, {discarded} bytes discarded".format(**tally)
+
+    def stop(self):
+        subprocess.run(["umount", "-l", self.place], capture_output=True, check=False)
+        self.server.wait(PATIENCE)
+
+
 class Kills:
     """One load on one cluster of one pool, killed again and again."""
 
-    def __init__(self, pool, load, options):
-        self.pool, self.load, self.options = pool, load, options
+    def __init__(self, pool, load, disk, options):
+        self.pool, self.load, self.disk, self.options = pool, load, disk, options
         self.dice = random.Random(f"{options.seed} {load.NAME}")
         self.head, self.then = pool.folder / "head", pool.folder / "then"
         # What each snapshot kept must hold; the one that is mounted at `then`.
@@ -118,7 +140,14 @@ class Kills:
         self.note("kills")
 
     def kill(self):
-        os.kill(self.pool.sr("status")["pid"], signal.SIGKILL)
+        pid = self.pool.sr("status")["pid"]
+        if self.disk:
+            self.disk.power(self.dice.getrandbits(63))
+        os.kill(pid, signal.SIGKILL)
+        if self.disk:
+            # What it wrote before it noticed must not come after the power is back.
+            until("the daemon is gone", lambda: not Path(f"/proc/{pid}").exists())
+            self.disk.power("on")
 
     # Snapshots.
 
@@ -204,37 +233,43 @@ class Kills:
 def one_load(kind, options):
     folder = Path(tempfile.mkdtemp(prefix="strongroom-kills.", dir=options.dir))
     folder.chmod(0o755)
-    pool = Pool(folder, options.pool)
-    kills, whole = None, False
+    disk = VolatileDisk(folder) if options.power else None
+    pool, kills, whole = None, None, False
     begin = time.monotonic()
     try:
+        pool = Pool(folder, options.pool, disk and disk.place / "pool.img")
         outside = folder / "outside"
         outside.mkdir()
         load = kind(folder / "head", outside, options)
-        kills = Kills(pool, load, options)
+        kills = Kills(pool, load, disk, options)
         try:
             kills.run()
         finally:
-            load.end()
+            load.abandon()
         whole = True
     finally:
+        if kills is not None and kills.times:
+            lost = f"; {disk.told()}" if disk else ""
+            print(f"{load.NAME}: {kills.summary()}; {kills.told_times()}; {time.monotonic() - begin:.0f} s{lost}", flush=True)
         if not whole and options.keep:
             print(f"kept: {folder}", file=sys.stderr)
         else:
-            pool.stop()
+            if pool:
+                pool.stop()
             for place in ("head", "then", "clone"):
                 subprocess.run(["umount", "-l", folder / place], capture_output=True, check=False)
+            if disk:
+                disk.stop()
             shutil.rmtree(folder, ignore_errors=True)
-        if kills is not None and kills.times:
-            print(f"{load.NAME}: {kills.summary()}; {kills.told_times()}; {time.monotonic() - begin:.0f} s", flush=True)
-    if not options.short and statistics.mean(kills.times) >= MOUNTED_WITHIN:
+    if not options.short and not options.power and statistics.mean(kills.times) >= MOUNTED_WITHIN:
         fail(f"{load.NAME}: mounts are back after {statistics.mean(kills.times):.2f} s on average")
 
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/kills.sh", description=__doc__)
     parser.add_argument("--rounds", type=int, default=None, help="kills of each load (200)")
-    parser.add_argument("--only", choices=sorted(LOADS), help="one load alone")
+    parser.add_argument("--only", choices=sorted(LOADS), action="append", help="this load alone, or these")
+    parser.add_argument("--power", action="store_true", help="the power fails with each kill, and what was not flushed is lost")
     parser.add_argument("--short", action="store_true", help="3 kills of each load, a smaller pool")
     parser.add_argument("--seed", type=int, default=None, help="the same moments again, as far as a load allows")
     parser.add_argument("--keep", action="store_true", help="after a failure, leave all as it is")
@@ -248,7 +283,7 @@ def main():
     print(f"seed {options.seed}", flush=True)
     # Ended from outside, it still unmounts and tidies up.
     signal.signal(signal.SIGTERM, lambda *_: fail("ended by a signal"))
-    for name in [options.only] if options.only else sorted(LOADS):
+    for name in options.only or sorted(LOADS):
         kind = LOADS[name]
         options.mount_options = kind.MOUNT_OPTIONS
         one_load(kind, options)

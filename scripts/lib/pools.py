@@ -16,9 +16,12 @@ def fail(why):
 class Pool:
     """A pool in a folder of its own, and the commands that a user would type."""
 
-    def __init__(self, folder, size):
+    def __init__(self, folder, size, image=None):
+        """In a directory of its own, or as the file `image`."""
         self.folder = folder
-        self.env = dict(os.environ, STRONGROOM_POOL=str(folder / "pool"), STRONGROOM_CONFIG=str(folder / "config"))
+        self.env = dict(os.environ, STRONGROOM_POOL=str(image or folder / "pool"), STRONGROOM_CONFIG=str(folder / "config"))
+        if image:
+            self.env["STRONGROOM_SOCKET"] = str(folder / "control.sock")
         for place in ("head", "then", "clone"):
             (folder / place).mkdir()
         self.sr("init", "--size", str(size))

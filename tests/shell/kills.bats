@@ -8,3 +8,11 @@
     [ "$(grep -c ' 3 kills, ' <<< "$output")" -eq 4 ]
     [[ $output == *"nothing that was acknowledged was lost"* ]]
 }
+
+@test "power cuts under SQLite and a writer that records take nothing back that was acknowledged" {
+    run scripts/kills.sh --power --short --only sqlite --only writer
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [ "$(grep -c ' in 3 power cuts' <<< "$output")" -eq 2 ]
+    [[ $output == *"nothing that was acknowledged was lost"* ]]
+}
