@@ -8,14 +8,15 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::daemon::helper_wire::{HELPER_ARGUMENT, HelperAnswer, HelperRequest, MountFiles, Stage};
 use crate::sys::file_handle::{open_by_handle, open_mount, start_writeback, wait_for_writeback};
 use crate::sys::fuse_mount::{FuseMountError, Unmount};
 use crate::sys::helper_process::{ParentWatch, close_inherited};
-use crate::sys::mount_table::{ConnectionAbort, DeviceNumber, mounts};
+use crate::sys::mount_table::{ConnectionAbort, DeviceNumber, MountEntry, mounts};
 use crate::sys::mounted_place::{NotUnmounted, unmount};
-use crate::sys::process;
+use crate::sys::{clock, process};
 
 /// Descriptors that are not for files: the three streams, the mounts, and some to spare.
 const DESCRIPTORS_RESERVED: u64 = 32;
@@ -63,6 +64,11 @@ fn run() -> io::Result<()> {
 fn batch_size(descriptors: u64) -> usize {
     usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX).max(1)
 }
+
+/// How long a mount that is used is tried again: `status` looks at each for a moment, to see
+/// whether somebody serves it, and so do others.
+const GLANCE: Duration = Duration::from_secs(1);
+const GLANCE_STEP: Duration = Duration::from_millis(10);
 
 /// A file being flushed: the mount's place in the request, its inode number, its descriptor.
 type Open = (u32, u64, OwnedFd);
@@ -139,7 +145,7 @@ fn unmount_all(device: DeviceNumber, how: Unmount) -> HelperAnswer {
             let (what, at) = (&above.fs_type, entry.mount_point.display());
             return HelperAnswer::Refused(format!("a mount of type {what} lies over it at {at}"));
         }
-        match unmount(entry, how) {
+        match unmount_when_free(entry, how) {
             Ok(()) => {}
             Err(NotUnmounted::Refused(FuseMountError::Busy(path))) => {
                 return HelperAnswer::Busy(path);
@@ -151,6 +157,18 @@ fn unmount_all(device: DeviceNumber, how: Unmount) -> HelperAnswer {
         }
     }
     HelperAnswer::Unmounted
+}
+
+fn unmount_when_free(entry: &MountEntry, how: Unmount) -> Result<(), NotUnmounted> {
+    let end = clock::monotonic() + GLANCE;
+    loop {
+        match unmount(entry, how) {
+            Err(NotUnmounted::Refused(FuseMountError::Busy(_))) if clock::monotonic() < end => {
+                clock::sleep(GLANCE_STEP);
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Stands by while a thread of the daemon has the kernel forget pages, which waits for the daemon

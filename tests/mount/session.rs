@@ -22,6 +22,19 @@ fn a_busy_mount_is_not_unmounted_and_says_by_whom() {
 }
 
 #[test]
+fn who_only_looks_at_a_mount_for_a_moment_does_not_keep_it() {
+    let mut mount = Mount::new(&Setup::default());
+    let (flags, mode) = (nix::fcntl::OFlag::O_PATH, nix::sys::stat::Mode::empty());
+    let looked_at = nix::fcntl::open(&mount.dir(), flags, mode).unwrap();
+    let looker = std::thread::spawn(move || {
+        clock::sleep(Duration::from_millis(300));
+        drop(looked_at);
+    });
+    assert_eq!(mount.ask("unmount plain"), "ok");
+    looker.join().unwrap();
+}
+
+#[test]
 fn the_end_is_noticed_however_it_comes() {
     for way in [&["umount"][..], &["umount", "-f", "-l"], &["umount", "-l"]] {
         let mut mount = Mount::new(&Setup::default());
