@@ -16,11 +16,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from pools import BLOCK, fail
+from pools import BLOCK, PATIENCE, fail
 
 FORK = multiprocessing.get_context("fork")
-# Seconds within which a load notices that the daemon is gone, or its own server starts.
-PATIENCE = 60
 
 
 def waits_in(pid):
@@ -119,6 +117,10 @@ class Journal:
     def say(self, kind, file, unit, version):
         os.write(self.handle, RECORD.pack(kind, file, unit, version))
 
+    def close(self):
+        """For whoever has given it to another process."""
+        os.close(self.handle)
+
     @staticmethod
     def read(path):
         return RECORD.iter_unpack(path.read_bytes())
@@ -151,7 +153,9 @@ class Writer(Load):
 
     def start(self):
         for file, sort in enumerate(self.SORTS):
-            self.run(getattr(self, f"write_{sort}"), file, Journal(self.journal(file)), random.Random(self.dice.random()))
+            journal = Journal(self.journal(file))
+            self.run(getattr(self, f"write_{sort}"), file, journal, random.Random(self.dice.random()))
+            journal.close()
 
     def batches(self, file, journal, dice, write):
         """Blocks written, some at a time; after each batch the caller makes them durable."""
@@ -265,7 +269,7 @@ class Ordered(Load):
 
     NAME = "ordered"
     MOUNT_OPTIONS = ("-o", "writethrough")
-    FILES, UNITS = 3, 256
+    FILES, UNITS, GROWN, NAMES = 3, 256, 2048, 300
     # The file that only grows; names that come and go.
     GROWS, NAMES_MADE, NAMES_GONE = 100, 101, 102
 
@@ -285,7 +289,14 @@ class Ordered(Load):
         os.close(handle)
 
     def start(self):
-        self.run(self.write, Journal(self.outside / "ordered"), random.Random(self.dice.random()))
+        if self.grown > self.GROWN:
+            os.truncate(self.root / "grows", 0)
+            self.sync()
+            self.base = {at: version for at, version in self.base.items() if at[0] != self.GROWS}
+            self.grown = 0
+        journal = Journal(self.outside / "ordered")
+        self.run(self.write, journal, random.Random(self.dice.random()))
+        journal.close()
 
     def write(self, journal, dice):
         files = [os.open(self.root / f"f{n}", os.O_RDWR) for n in range(self.FILES)]
@@ -302,7 +313,7 @@ class Ordered(Load):
                 journal.say(WROTE, self.GROWS, grown, version)
                 os.write(grows, content(self.GROWS, grown, version))
                 grown += 1
-            elif what < 19 or not names:
+            elif not names or (what < 19 and len(names) < self.NAMES):
                 journal.say(WROTE, self.NAMES_MADE, version & 0xffffffff, version)
                 os.close(os.open(self.root / "names" / str(version), os.O_CREAT | os.O_EXCL | os.O_WRONLY))
                 names.append(version)
@@ -393,33 +404,56 @@ class Sqlite(Load):
             base.execute("insert into done values(?, ?)", (n, hashlib.blake2b(str(n).encode(), digest_size=16).digest()))
             base.execute("insert or replace into pages values(?, ?)", (n % self.PAGES, self.body(n)))
             base.execute("delete from done where n <= ?", (n - self.KEEP,))
+            self.within(base, n)
             base.execute("commit")
             # A journal deleted, SQLite takes it for done where it cannot open the directory to sync it any more.
             os.statvfs(self.root)
             os.write(record, struct.pack("<Q", n))
+            self.after(base, n)
+
+    def within(self, base, n):
+        """What else belongs to transaction `n`."""
+
+    def after(self, base, n):
+        """What is done between two transactions."""
+
+    def told(self, mode):
+        """The transactions acknowledged since the load was last started."""
+        path = self.outside / mode
+        return [n for (n,) in struct.iter_unpack("<Q", path.read_bytes())] if path.exists() else []
+
+    def last_told(self, mode):
+        return (self.told(mode) or [self.done[mode]])[-1]
 
     def verify(self):
         for mode in self.MODES:
-            told = [n for (n,) in struct.iter_unpack("<Q", (self.outside / mode).read_bytes())]
-            least = told[-1] if told else self.done[mode]
-            self.note("transactions acknowledged", len(told))
-            base = self.open(mode)
-            found = base.execute("pragma integrity_check").fetchall()
-            if found != [("ok",)]:
-                fail(f"integrity_check of {mode}.db: {found[:5]}")
-            if base.execute("pragma journal_mode").fetchone() != (mode,):
-                fail(f"{mode}.db has another journal mode")
-            numbers = [n for (n,) in base.execute("select n from done order by n")]
-            newest = numbers[-1] if numbers else 0
-            if not least <= newest <= least + 1:
-                fail(f"{mode}.db ends with transaction {newest}; {least} was acknowledged")
-            if numbers != list(range(max(1, newest - self.KEEP + 1), newest + 1)):
-                fail(f"{mode}.db lacks transactions before {newest}")
-            for page, body in base.execute("select id, body from pages"):
-                if body != self.body(newest - (newest - page) % self.PAGES):
-                    fail(f"page {page} of {mode}.db is not that of the last transaction that wrote it")
-            base.close()
-            self.done[mode] = newest
+            self.note("transactions acknowledged", len(self.told(mode)))
+            least = self.last_told(mode)
+            self.done[mode] = self.examine(mode, least, least + 1)
+
+    def examine(self, mode, least, most):
+        """Looks at one database; its last transaction, which must be one of these."""
+        base = self.open(mode)
+        found = base.execute("pragma integrity_check").fetchall()
+        if found != [("ok",)]:
+            fail(f"integrity_check of {mode}.db: {found[:5]}")
+        if base.execute("pragma journal_mode").fetchone() != (mode,):
+            fail(f"{mode}.db has another journal mode")
+        numbers = [n for (n,) in base.execute("select n from done order by n")]
+        newest = numbers[-1] if numbers else 0
+        if not least <= newest <= most:
+            fail(f"{mode}.db ends with transaction {newest}; {least} was acknowledged, at most {most} begun")
+        if numbers != list(range(max(1, newest - self.KEEP + 1), newest + 1)):
+            fail(f"{mode}.db lacks transactions before {newest}")
+        for page, body in base.execute("select id, body from pages"):
+            if body != self.body(newest - (newest - page) % self.PAGES):
+                fail(f"page {page} of {mode}.db is not that of the last transaction that wrote it")
+        self.examine_more(base, newest)
+        base.close()
+        return newest
+
+    def examine_more(self, base, newest):
+        """What `within` wrote up to the transaction `newest`."""
 
 
 class Pgbench(Load):
@@ -433,17 +467,37 @@ class Pgbench(Load):
     SETTINGS = ("listen_addresses=", "max_wal_size=96MB", "min_wal_size=32MB", "shared_buffers=48MB",
                 "checkpoint_timeout=30s", "logging_collector=off", "restart_after_crash=off")
 
-    def prepare(self):
+    def __init__(self, root, outside, options, wal_root=None):
+        """With its log below `wal_root`, or beside its data."""
+        super().__init__(root, outside, options)
         self.bin = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
         self.data, self.server, self.bench, self.rows = self.root / "data", None, None, 0
+        self.wal = wal_root and wal_root / "wal"
         self.sockets = self.outside / "sockets"
-        for folder in (self.sockets, self.data):
-            folder.mkdir(mode=0o700)
-            shutil.chown(folder, "postgres", "postgres")
-        self.must("initdb", "-D", self.data, "-A", "trust", "--data-checksums", "--no-sync")
+
+    def prepare(self):
+        self.make_folders(self.sockets, self.data, *([self.wal] if self.wal else []))
+        where = ["--waldir", self.wal] if self.wal else []
+        self.must("initdb", "-D", self.data, *where, "-A", "trust", "--data-checksums", "--no-sync")
         self.serve()
         self.must("pgbench", "-i", "-q", "-s", "1" if self.options.short else "5", *self.to_server())
         self.must("psql", "-qc", "create extension amcheck", *self.to_server())
+
+    def adopt(self):
+        """Makes a copy of a running server's data one of its own."""
+        self.make_folders(self.sockets)
+        # The server that it names runs still, elsewhere.
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        if self.wal:
+            link = self.data / "pg_wal"
+            link.unlink()
+            link.symlink_to(self.wal)
+
+    @staticmethod
+    def make_folders(*folders):
+        for folder in folders:
+            folder.mkdir(mode=0o700)
+            shutil.chown(folder, "postgres", "postgres")
 
     def as_postgres(self, program, *arguments):
         who = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups", "--", "env", "-C", "/"]
@@ -466,6 +520,8 @@ class Pgbench(Load):
         return self.must("psql", "-Atc", question, *self.to_server())
 
     def serve(self):
+        if self.server is not None:
+            return
         settings = [word for setting in self.SETTINGS for word in ("-c", setting)]
         command = self.as_postgres("postgres", "-D", self.data, "-p", "54530", "-k", self.sockets, *settings)
         with open(self.outside / "postgres.log", "w", encoding="utf-8") as log:
@@ -478,8 +534,7 @@ class Pgbench(Load):
             time.sleep(0.05)
 
     def start(self):
-        if self.server is None:
-            self.serve()
+        self.serve()
         for old in self.outside.glob("sockets/bench.*"):
             old.unlink()
         command = self.as_postgres("pgbench", "-n", "-c", self.CLIENTS, "-j", 2, "-T", 3600, "-l",
@@ -519,13 +574,20 @@ class Pgbench(Load):
         self.serve()
         logs = list(self.sockets.glob("bench.*"))
         told = sum(path.read_text().count("\n") for path in logs)
-        rows = int(self.ask("select count(*) from pgbench_history"))
-        if not told <= rows - self.rows <= told + self.CLIENTS:
-            fail(f"{rows - self.rows} transactions are there, {told} were acknowledged")
+        self.rows = self.examine(self.rows + told, self.rows + told + self.CLIENTS)
+        self.note("transactions acknowledged", told)
+
+    def count(self):
+        return int(self.ask("select count(*) from pgbench_history"))
+
+    def examine(self, least, most):
+        """Looks at the tables; the number of transactions, which must lie between these."""
+        rows = self.count()
+        if not least <= rows <= most:
+            fail(f"{rows} transactions are there, {least} were acknowledged, at most {most} begun")
         if self.ask(self.SUMS) != "t":
             fail("pgbench's sums do not agree")
-        self.rows = rows
-        self.note("transactions acknowledged", told)
+        return rows
 
     def verify_whole(self):
         self.serve()

@@ -14,23 +14,13 @@ import time
 from pathlib import Path
 
 from kill_loads import LOADS
-from pools import MIB, Pool, fail
+from pools import MIB, PATIENCE, Pool, answers, fail, mounts_at, until
 
 # Rounds between two looks at the whole pool, and snapshots kept meanwhile.
 CHECK_EVERY = 10
 KEEP = 4
-# Seconds within which a mount must be back, on average; and in which everything else must be over.
+# Seconds within which a mount must be back, on average.
 MOUNTED_WITHIN = 2.0
-PATIENCE = 60
-
-
-def until(what, true, seconds=PATIENCE, pause=0.01):
-    """Waits until it is true."""
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            fail(f"{what}: not within {seconds} s")
-        time.sleep(pause)
 
 
 def digest(root):
@@ -46,22 +36,6 @@ def digest(root):
                 with open(path, "rb") as file:
                     sum_.update(hashlib.file_digest(file, "blake2b").digest())
     return sum_.hexdigest()
-
-
-def mounts_at(place):
-    """How many mounts lie on one another there, from the mount table alone."""
-    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
-        return sum(line.split(" ")[1] == str(place) for line in table)
-
-
-def answers(place):
-    """Whether somebody serves the mount there."""
-    try:
-        os.stat(place)
-        os.listdir(place)
-    except OSError:
-        return False
-    return mounts_at(place) > 0
 
 
 class VolatileDisk:

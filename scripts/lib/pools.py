@@ -7,10 +7,37 @@ import time
 BIN = os.environ["STRONGROOM_BIN"]
 BLOCK = 4096
 MIB = 1 << 20
+# Seconds in which everything must be over that has no bound of its own.
+PATIENCE = 60
 
 
 def fail(why):
     raise SystemExit(f"error: {why}")
+
+
+def until(what, true, seconds=PATIENCE, pause=0.01):
+    """Waits until it is true."""
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            fail(f"{what}: not within {seconds} s")
+        time.sleep(pause)
+
+
+def mounts_at(place):
+    """How many mounts lie on one another there, from the mount table alone."""
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as table:
+        return sum(line.split(" ")[1] == str(place) for line in table)
+
+
+def answers(place):
+    """Whether somebody serves the mount there."""
+    try:
+        os.stat(place)
+        os.listdir(place)
+    except OSError:
+        return False
+    return mounts_at(place) > 0
 
 
 class Pool:
