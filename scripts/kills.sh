@@ -9,13 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib/common.sh
-if [ -z "${STRONGROOM_BIN:-}" ]; then
-    install_packages gcc libc6-dev fuse3 python3 postgresql
-    need_rust
-    cargo build --release --quiet
-    export STRONGROOM_BIN=${CARGO_TARGET_DIR:-$PWD/target}/release/strongroom
-fi
-need_fuse
+need_program python3 postgresql
 case " $* " in *" --power "*)
     need_rust
     cargo build --quiet --example volatile-disk

@@ -69,6 +69,18 @@ need_fuse() {
     [ -e /dev/fuse ] || die "/dev/fuse is missing: load the fuse module (in a container: --device /dev/fuse --cap-add SYS_ADMIN)"
 }
 
+# need_program PACKAGE...: the program at $STRONGROOM_BIN, or built for release, where it can mount; built,
+# these packages are installed as well.
+need_program() {
+    if [ -z "${STRONGROOM_BIN:-}" ]; then
+        install_packages gcc libc6-dev fuse3 "$@"
+        need_rust
+        cargo build --release --quiet
+        export STRONGROOM_BIN=${CARGO_TARGET_DIR:-$PWD/target}/release/strongroom
+    fi
+    need_fuse
+}
+
 # The Python of the independent reader (tests/reader), beside what cargo builds.
 reader_python() { printf '%s\n' "${CARGO_TARGET_DIR:-$PWD/target}/reader/bin/python"; }
 

@@ -55,8 +55,8 @@ struct State {
     counts: SimCounts,
 }
 
-/// A deterministic sequence (SplitMix64): which sectors survive must replay from a seed.
-struct Sequence(u64);
+/// A deterministic sequence (SplitMix64) from a seed: which sectors survive must replay.
+pub struct Sequence(pub u64);
 
 impl Sequence {
     fn next(&mut self) -> u64 {
@@ -66,7 +66,9 @@ impl Sequence {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
-    fn below(&mut self, n: u64) -> u64 {
+
+    /// The next number, from 0 up to, not including, `n`; 0 for 0.
+    pub fn below(&mut self, n: u64) -> u64 {
         self.next() % n.max(1)
     }
 }

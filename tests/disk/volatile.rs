@@ -23,6 +23,8 @@ use fuser::{
     ReplyOpen, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use nix::fcntl::FallocateFlags;
+use strongroom::device::sim::Sequence;
+use strongroom::sys::clock;
 
 const SECTOR: usize = 512;
 const IMAGE: INodeNo = INodeNo(2);
@@ -74,23 +76,6 @@ struct Disk {
     /// The newest of each sector, over what the backing has.
     newest: BTreeMap<u64, Sector>,
     tally: Tally,
-}
-
-/// Numbers that follow from one (splitmix64).
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
 }
 
 impl Disk {
@@ -173,7 +158,7 @@ impl Disk {
 
     /// The medium keeps what the seed says of what was not flushed.
     fn cut(&mut self, seed: u64) -> io::Result<()> {
-        let mut dice = Dice(seed);
+        let mut dice = Sequence(seed);
         let writes = std::mem::take(&mut self.unflushed);
         self.newest.clear();
         // From nothing at all to everything.
@@ -423,7 +408,7 @@ impl Filesystem for Served {
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        strongroom::sys::clock::sleep(FLUSH);
+        clock::sleep(FLUSH);
         match self.disk().flush() {
             Ok(()) => reply.ok(),
             Err(error) => reply.error(errno(&error)),
