@@ -23,7 +23,7 @@ use crate::base::limits::NAME_BYTES_MAX;
 use crate::fuse::convert::from_system;
 use crate::fuse::convert::{
     allocate_mode, file_attr, file_type, ino, no_file, open_flags, rename_flags, time_set,
-    xattr_mode,
+    unknown_attr, xattr_mode,
 };
 use crate::fuse::dispatch::Dispatch;
 use crate::fuse::negotiate::{Agreed, negotiate};
@@ -385,11 +385,13 @@ impl Filesystem for Adapter {
     ) {
         let done = self.dispatch.run("readdirplus", node.0, |v| {
             v.readdir(ino(node), offset, true, &mut |entry| {
-                let Some(attr) = entry.attr else { return false };
+                let (attr, lifetime) = match entry.attr {
+                    Some(attr) => (file_attr(&attr), LIFETIME),
+                    None => (unknown_attr(&entry), Duration::ZERO),
+                };
                 let name = OsStr::from_bytes(entry.name);
                 let generation = Generation(crate::volume::INODE_GENERATION);
-                let number = INodeNo(entry.ino.get());
-                reply.add(number, entry.cookie, name, &LIFETIME, &file_attr(&attr), generation)
+                reply.add(attr.ino, entry.cookie, name, &lifetime, &attr, generation)
             })
         });
         match done {

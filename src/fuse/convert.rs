@@ -7,7 +7,7 @@ use fuser::{FileAttr, FileType, INodeNo, TimeOrNow};
 use crate::base::BLOCK_SIZE;
 use crate::base::units::InodeNo;
 use crate::volume::{
-    AllocateMode, Attr, FileKind, FileTime, OpenFlags, RenameFlags, TimeSet, XattrMode,
+    AllocateMode, Attr, DirEntry, FileKind, FileTime, OpenFlags, RenameFlags, TimeSet, XattrMode,
 };
 
 pub(super) const fn ino(number: INodeNo) -> InodeNo {
@@ -44,6 +44,13 @@ pub(super) fn file_attr(attr: &Attr) -> FileAttr {
         blksize: BLOCK_SIZE as u32,
         flags: 0,
     }
+}
+
+/// What stands for the attributes of an inode that cannot be read, in a listing alone: the kernel
+/// needs a number and a type, and is to ask before it shows or uses any of it.
+pub(super) fn unknown_attr(entry: &DirEntry<'_>) -> FileAttr {
+    let (ino, kind) = (INodeNo(entry.ino.get()), file_type(entry.kind));
+    FileAttr { ino, kind, nlink: 1, ..no_file() }
 }
 
 /// What tells the kernel that a name does not exist, and to remember that.

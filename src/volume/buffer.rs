@@ -77,7 +77,7 @@ impl WriteBuffer {
         }
         if new_bytes > 0 {
             self.bytes.fetch_add(new_bytes, Ordering::Relaxed);
-            state.promised.extend(promise);
+            promise.into_iter().for_each(|one| state.promised.keep(one));
         }
         self.mark(inode);
     }
@@ -87,7 +87,8 @@ impl WriteBuffer {
         self.dirty.lock().entry(inode.ino).or_insert_with(|| Arc::clone(inode));
     }
 
-    /// Drops the pages of a range of blocks. Returns their bytes.
+    /// Drops the pages of a range of blocks, and gives back what was promised for them. Returns
+    /// their bytes.
     pub fn forget_pages(&self, state: &mut State, blocks: Range<u64>) -> u64 {
         if state.pages.is_empty() {
             return 0;
@@ -98,18 +99,16 @@ impl WriteBuffer {
             state.pages.remove(&block);
             gone += 1;
         }
+        state.promised.shrink_to(state.pages.len());
         let bytes = gone * BLOCK_SIZE_U64;
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         bytes
     }
 
-    /// Takes an inode without pages and unsaved changes off the list, and gives its promises back.
-    pub fn clean(&self, inode: &Inode, state: &mut State) {
-        if state.pages.is_empty() {
-            state.promised.clear();
-            if !state.unsaved {
-                self.dirty.lock().remove(&inode.ino);
-            }
+    /// Takes an inode without pages and unsaved changes off the list.
+    pub fn clean(&self, inode: &Inode, state: &State) {
+        if state.pages.is_empty() && !state.unsaved {
+            self.dirty.lock().remove(&inode.ino);
         }
     }
 }
@@ -279,7 +278,7 @@ impl Volume {
             state.lost.get_or_insert("buffered data belong where the tree is corrupt");
             self.buffer.forget_pages(&mut state, 0..u64::MAX);
             state.unsaved = false;
-            self.buffer.clean(&target.inode, &mut state);
+            self.buffer.clean(&target.inode, &state);
         }
         any
     }
@@ -448,4 +447,28 @@ fn insert_run(
         at += blocks;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::base::units::BLOCK_SIZE_U64;
+    use crate::volume::tests::{Rig, pattern};
+
+    #[test]
+    fn promises_go_back_as_pages_are_cleaned_though_writers_never_let_the_file_be_clean() {
+        let rig = Rig::new();
+        let ino = rig.file("busy");
+        for block in 0..200 {
+            rig.write(ino, block * BLOCK_SIZE_U64, &pattern(block, 4096));
+            let mut targets = rig.volume.collect();
+            rig.write(ino, (block + 1) * BLOCK_SIZE_U64, &pattern(block, 4096));
+            rig.volume.drain_targets(&mut targets).unwrap();
+            let inode = rig.volume.inode(ino).unwrap();
+            let state = inode.state.lock();
+            assert_eq!((state.pages.len(), state.promised.blocks()), (1, 1));
+        }
+        rig.check();
+        let inode = rig.volume.inode(ino).unwrap();
+        assert_eq!(inode.state.lock().promised.blocks(), 0);
+    }
 }

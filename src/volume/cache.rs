@@ -1,8 +1,8 @@
 //! Inodes in memory, bounded, and the lookups that the kernel holds.
 //!
 //! An inode leaves the cache only when nobody else holds it: open handles, buffered data and
-//! running operations all do; a truncation that is not finished keeps it too. So there is never a
-//! second one of the same number.
+//! running operations all do; a truncation that is not finished keeps it too, and the loss of its last name
+//! until it is freed. So there is never a second one of the same number.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -90,12 +90,19 @@ fn may_go(inode: &Arc<Inode>) -> bool {
     Arc::strong_count(inode) == 1 && inode.state.lock().truncating.is_none()
 }
 
+/// Whether the inode has lost its last name and waits for the last that holds it: who lets go of it
+/// need not load it to know. The caller holds the shard, and nobody the inode.
+fn is_nameless(inode: &Arc<Inode>) -> bool {
+    let state = inode.state.lock();
+    !state.dying && state.item.is_some_and(|item| item.nlink == 0)
+}
+
 impl Shard {
     fn evict(&mut self) {
         for _ in 0..TRIES {
             let Some(ino) = self.queue.pop_front() else { return };
             match self.map.get(&ino) {
-                Some(inode) if !may_go(inode) => self.queue.push_back(ino),
+                Some(inode) if !may_go(inode) || is_nameless(inode) => self.queue.push_back(ino),
                 Some(_) => {
                     self.map.remove(&ino);
                     return;

@@ -1,6 +1,6 @@
 //! An inode in memory: its item as it is now, its buffered pages, its handles.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use zeroize::Zeroize;
@@ -31,7 +31,7 @@ pub(in crate::volume) struct State {
     /// Buffered blocks, by block number in the file.
     pub pages: BTreeMap<u64, BufferedPage>,
     /// Space promised for `pages`.
-    pub promised: Vec<Reservation>,
+    pub promised: Promises,
     /// Why accepted data of this inode was lost. Never cleared.
     pub lost: Option<&'static str>,
     /// Open handles.
@@ -41,6 +41,39 @@ pub(in crate::volume) struct State {
     /// The block from which on a truncation has extents to free yet: the intent is in the tree.
     /// Nothing may grow the file before they are gone, and the inode stays in memory.
     pub truncating: Option<u64>,
+}
+
+/// Space promised for buffered pages, oldest first: never less than they need, and no promise more.
+#[derive(Default)]
+pub(in crate::volume) struct Promises {
+    kept: VecDeque<Reservation>,
+    blocks: u64,
+}
+
+impl Promises {
+    /// Keeps one more.
+    pub fn keep(&mut self, promise: Reservation) {
+        self.blocks += promise.data_blocks;
+        self.kept.push_back(promise);
+    }
+
+    /// Gives back what `pages` buffered pages do not need. Promises are not split, so up to one
+    /// write's worth stays beyond the need.
+    pub fn shrink_to(&mut self, pages: usize) {
+        while let Some(oldest) = self.kept.front() {
+            let without = self.blocks - oldest.data_blocks;
+            if without < pages as u64 {
+                return;
+            }
+            self.blocks = without;
+            self.kept.pop_front();
+        }
+    }
+
+    #[cfg(test)]
+    pub const fn blocks(&self) -> u64 {
+        self.blocks
+    }
 }
 
 /// A buffered block; a page is never changed, only replaced.

@@ -86,8 +86,7 @@ impl Volume {
             }
             bytes += self.buffer.forget_pages(&mut state, 0..u64::MAX);
             state.unsaved = false;
-            state.promised.clear();
-            self.buffer.clean(&inode, &mut state);
+            self.buffer.clean(&inode, &state);
         }
         bytes
     }

@@ -133,7 +133,8 @@ impl Volume {
     /// opening: the orphan's mark is in the tree.
     pub(in crate::volume) fn free_if_unused(&self, ino: InodeNo) {
         let Ok(_visit) = self.enter_to_change() else { return };
-        let Ok(inode) = self.inode(ino) else { return };
+        // The cache keeps inodes without a name.
+        let Some(inode) = self.inodes.peek(ino) else { return };
         {
             let mut state = inode.state.lock();
             let named = state.item.is_none_or(|item| item.nlink > 0);

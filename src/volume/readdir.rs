@@ -18,11 +18,12 @@ const COOKIE_DOT_DOT: u64 = 2;
 impl Volume {
     /// Hands the entries after `cookie` (0: from the start) to `sink`, until that answers true
     /// (full: the entry was not taken) or the directory ends. `.` and `..` come first. With `plus`
-    /// each entry has its attributes, and a lookup is counted for each that the sink took, but for
-    /// `.` and `..`.
+    /// each entry has its attributes, but for those of inodes that cannot be read, and a lookup is
+    /// counted for each that the sink took, but for `.` and `..`.
     ///
     /// # Errors
-    /// `NotDirectory`, `Stale`, `Locked`, `Corrupt`.
+    /// `NotDirectory`, `Stale`, `Locked`, `Corrupt`; only where the sink took nothing: what it took
+    /// is counted, and must reach who asked.
     pub fn readdir(
         &self,
         ino: InodeNo,
@@ -31,11 +32,30 @@ impl Volume {
         sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<()> {
         let _visit = self.enter()?;
+        let mut any_taken = false;
+        let listed = self.list(ino, cookie, plus, &mut |entry| {
+            let full = sink(entry);
+            any_taken |= !full;
+            full
+        });
+        // Who goes on from there meets the error again.
+        if any_taken { Ok(()) } else { listed }
+    }
+
+    fn list(
+        &self,
+        ino: InodeNo,
+        cookie: u64,
+        plus: bool,
+        sink: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<()> {
         let directory = self.directory(ino)?;
         let item = directory.item()?;
         let dots = [(COOKIE_DOT, ino, &b"."[..]), (COOKIE_DOT_DOT, InodeNo(item.parent), b"..")];
         for (at, dot, name) in dots {
-            let attr = if plus && cookie < at { self.inode(dot)?.attr().ok() } else { None };
+            let wanted = plus && cookie < at;
+            let attr =
+                wanted.then(|| self.inode(dot).and_then(|inode| inode.attr()).ok()).flatten();
             let entry = DirEntry { ino: dot, cookie: at, kind: FileKind::Directory, name, attr };
             if cookie < at && sink(entry) {
                 return Ok(());
@@ -77,18 +97,18 @@ impl Volume {
         // Counted first, so that the inode cannot go between attributes and count; taken back where
         // the entry did not fit.
         match self.inode(entry.ino).and_then(|inode| self.count_lookup(&inode)) {
-            Ok(found) => {
-                out.attr = Some(found.attr);
-                let full = sink(out);
-                if full {
-                    self.forget(entry.ino, 1);
-                }
-                Ok(full)
-            }
+            Ok(found) => out.attr = Some(found.attr),
             // Unlinked since the view was taken: as if it had been gone before.
-            Err(VolumeError::Stale) => Ok(false),
-            Err(error) => Err(error),
+            Err(VolumeError::Stale) => return Ok(false),
+            // One inode that cannot be read must not hide the others, nor its own name.
+            Err(VolumeError::Corrupt { .. } | VolumeError::Io(_)) => self.lookups.raise(entry.ino),
+            Err(error) => return Err(error),
         }
+        let full = sink(out);
+        if full {
+            self.forget(entry.ino, 1);
+        }
+        Ok(full)
     }
 }
 

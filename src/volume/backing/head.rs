@@ -139,7 +139,8 @@ impl Backing for HeadBacking {
             Purpose::Grow => Urgency::Ordinary,
             Purpose::Shrink => Urgency::Delete,
         };
-        Ok(Reservation(Some(Box::new(self.head.reserve(data_blocks, items, urgency)?))))
+        let promise = self.head.reserve(data_blocks, items, urgency)?;
+        Ok(Reservation { data_blocks, promise: Some(Box::new(promise)) })
     }
     fn commit(&self) -> Result<()> {
         Ok(self.head.commit()?)

@@ -396,7 +396,7 @@ impl Backing for MemoryBacking {
                 u64::MAX => {}
                 left => self.shrink_budget.store(left - 1, Ordering::Relaxed),
             }
-            return Ok(Reservation(None));
+            return Ok(Reservation { data_blocks, promise: None });
         }
         let taken = self.shared.taken.lock().len() as u64;
         let promised = self.shared.promised.load(Ordering::Relaxed);
@@ -404,7 +404,8 @@ impl Backing for MemoryBacking {
             return Err(VolumeError::NoSpace);
         }
         self.shared.promised.fetch_add(data_blocks, Ordering::Relaxed);
-        Ok(Reservation(Some(Box::new(Promise(data_blocks, Arc::clone(&self.shared))))))
+        let promise = Promise(data_blocks, Arc::clone(&self.shared));
+        Ok(Reservation { data_blocks, promise: Some(Box::new(promise)) })
     }
     fn commit(&self) -> Result<()> {
         self.spend()?;

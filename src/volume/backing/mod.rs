@@ -104,7 +104,12 @@ pub enum Purpose {
 }
 
 /// Space promised to an operation, given back when dropped.
-pub struct Reservation(pub Option<Box<dyn Any + Send + Sync>>);
+pub struct Reservation {
+    /// Blocks of data that it has room for.
+    pub data_blocks: u64,
+    /// The promise itself; `None`: nothing had to be promised.
+    pub promise: Option<Box<dyn Any + Send + Sync>>,
+}
 
 /// What the write buffers do when the backing is about to move on.
 pub trait Buffers: Send + Sync {

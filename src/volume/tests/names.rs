@@ -1,10 +1,11 @@
 //! Names: lookup, create, link, unlink, rename, readdir, lookup counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ROOT, Rig, USER, WRITE};
+use super::{ROOT, Rig, USER, WRITE, pattern};
 use crate::base::units::InodeNo;
-use crate::volume::items::kind;
+use crate::volume::backing::Backing as _;
+use crate::volume::items::{inode_key, kind};
 use crate::volume::{FileKind, ROOT_INODE, RenameFlags, VolumeError};
 
 const PLAIN: RenameFlags = RenameFlags { noreplace: false, exchange: false, whiteout: false };
@@ -321,4 +322,53 @@ fn the_inode_cache_stays_bounded_while_a_large_directory_is_listed() {
         rig.volume.forget(ino, 1);
     }
     assert_eq!(rig.volume.inodes_looked_up(), 0);
+}
+
+/// Makes an inode's item one that cannot be read.
+fn rot(rig: &Rig, ino: InodeNo) {
+    rig.volume.inodes.clear_unused();
+    rig.backing.transact(&mut |txn| txn.put(inode_key(ino), b"rot")).unwrap();
+}
+
+#[test]
+fn one_rotten_inode_hides_no_name_and_leaks_no_lookup() {
+    let rig = Rig::new();
+    let inos: Vec<InodeNo> = (0..5).map(|i| rig.file(&format!("n{i}"))).collect();
+    inos.iter().for_each(|ino| rig.volume.forget(*ino, 1));
+    rig.backing.checkpoint().unwrap();
+    rot(&rig, inos[2]);
+    let mut seen = BTreeMap::new();
+    rig.volume
+        .readdir(ROOT_INODE, 2, true, &mut |entry| {
+            seen.insert(entry.ino, entry.attr.is_some());
+            false
+        })
+        .unwrap();
+    assert_eq!(seen.len(), 5);
+    for ino in &inos {
+        assert_eq!(seen[ino], *ino != inos[2]);
+        rig.volume.forget(*ino, 1);
+    }
+    assert_eq!(rig.volume.inodes_looked_up(), 0);
+}
+
+#[test]
+fn the_last_forget_of_an_inode_with_a_name_loads_nothing_and_of_one_without_frees_it() {
+    let rig = Rig::new();
+    let (named, nameless) = (rig.file("named"), rig.file("nameless"));
+    rig.write(nameless, 0, &pattern(1, 100_000));
+    rig.volume.unlink(ROOT_INODE, b"nameless").unwrap();
+    rig.backing.checkpoint().unwrap();
+    for i in 0..3000 {
+        let ino = rig.file(&format!("n{i}"));
+        rig.volume.forget(ino, 1);
+    }
+    rig.backing.checkpoint().unwrap();
+    (0..3000).for_each(|i| drop(rig.find(ROOT_INODE, &format!("n{i}"))));
+    assert!(rig.volume.inodes.peek(named).is_none(), "out of the cache");
+    rig.volume.forget(named, 1);
+    assert!(rig.volume.inodes.peek(named).is_none(), "loaded for nothing");
+    rig.volume.forget(nameless, 1);
+    assert_eq!(rig.volume.getattr(nameless), Err(VolumeError::Stale));
+    rig.check();
 }
