@@ -31,9 +31,32 @@ pub(in crate::daemon) struct FuseMounter {
     /// Directories in which nothing may be mounted.
     forbidden: Vec<PathBuf>,
     sessions: Mutex<BTreeMap<MountId, Arc<Session>>>,
-    /// Mounts that are being ended by the service, which closes them itself.
-    ending: Arc<Mutex<Vec<MountId>>>,
+    ending: Arc<Ending>,
     service: Arc<OnceLock<Weak<Service>>>,
+}
+
+/// Mounts that are being ended by the service, which closes them itself; and whether their session
+/// came to its end meanwhile.
+#[derive(Default)]
+struct Ending(Mutex<BTreeMap<MountId, bool>>);
+
+impl Ending {
+    fn begin(&self, id: MountId) {
+        self.0.lock().entry(id).or_insert(false);
+    }
+
+    /// The session has ended: whether who unmounts closes it.
+    fn session_ended(&self, id: MountId) -> bool {
+        self.0.lock().get_mut(&id).is_some_and(|ended| {
+            *ended = true;
+            true
+        })
+    }
+
+    /// The unmount is over, or was given up: whether the session ended under it.
+    fn finish(&self, id: MountId) -> bool {
+        self.0.lock().remove(&id).unwrap_or(false)
+    }
 }
 
 impl FuseMounter {
@@ -66,7 +89,7 @@ impl FuseMounter {
     fn on_end(&self, id: MountId) -> Box<dyn FnOnce() + Send> {
         let (ending, service) = (Arc::clone(&self.ending), Arc::clone(&self.service));
         Box::new(move || {
-            if ending.lock().contains(&id) {
+            if ending.session_ended(id) {
                 return;
             }
             log::warn!("a mount ended behind the daemon's back");
@@ -124,15 +147,15 @@ impl Mounter for FuseMounter {
 
     fn umount(&self, id: MountId, force: bool) -> Result<(), ServiceError> {
         let Some(session) = self.session(id) else { return Ok(()) };
-        self.ending.lock().push(id);
+        self.ending.begin(id);
         let (how, timeout) = if force {
             (Unmount::Forced, FORCED_TIMEOUT)
         } else {
             (Unmount::Plain, UNMOUNT_TIMEOUT)
         };
         let ended = unmount(&self.program, &session, how, timeout);
-        self.ending.lock().retain(|other| *other != id);
-        if session.has_ended() {
+        // One that ended just as the unmount was given up was left to us.
+        if self.ending.finish(id) || session.has_ended() {
             self.sessions.lock().remove(&id);
             return Ok(());
         }
@@ -182,5 +205,22 @@ impl Mounter for FuseMounter {
             waiting_requests: Some(session.waiting_requests()),
             oldest_request: session.oldest_request().unwrap_or_default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_ends_while_it_is_unmounted_is_closed_by_one_alone() {
+        let (ending, id) = (Ending::default(), MountId(1));
+        assert!(!ending.session_ended(id), "nobody unmounts it: it is told to the service");
+        ending.begin(id);
+        assert!(ending.session_ended(id), "left to who unmounts");
+        assert!(ending.finish(id), "who learns of it even where the unmount was given up");
+        ending.begin(id);
+        assert!(!ending.finish(id));
+        assert!(!ending.session_ended(id), "after it was given up, told to the service again");
     }
 }

@@ -9,7 +9,7 @@ use crate::catalog::{InPlace, NewCluster, NewSnapshot, SnapshotInfo, SnapshotKin
 use crate::service::Service;
 use crate::service::error::ServiceError;
 use crate::service::heads::Source;
-use crate::service::mounts::{MountRequest, Stage, Subject};
+use crate::service::mounts::{Entry, MountRequest, Stage, Subject};
 use crate::service::types::{Cluster, Mount, RestoredInPlace};
 use crate::service::unlock::{Opened, cannot_restore};
 use crate::sys::random;
@@ -137,11 +137,18 @@ impl Service {
         subject: Subject,
         request: &MountRequest,
     ) -> Option<Mount> {
-        let table = self.mounts.lock();
-        let (id, entry) = table.at(&request.mountpoint)?;
-        let same = entry.subject == subject
-            && entry.request.options == request.options
-            && !matches!(entry.stage, Stage::Changing);
-        same.then(|| entry.told(self.mounter.facts(id), true))
+        let is_same = |entry: &Entry| {
+            entry.subject == subject
+                && entry.request.options == request.options
+                && !matches!(entry.stage, Stage::Changing)
+        };
+        let id = {
+            let table = self.mounts.lock();
+            table.at(&request.mountpoint).filter(|(_, entry)| is_same(entry))?.0
+        };
+        // The mounter is asked without the table, which a session that ends wants too.
+        let facts = self.mounter.facts(id);
+        let mut table = self.mounts.lock();
+        table.get_mut(id).filter(|entry| is_same(entry)).map(|entry| entry.told(facts, true))
     }
 }

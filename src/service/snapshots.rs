@@ -172,13 +172,12 @@ impl Service {
         self.told_snapshots(taken, false)
     }
 
+    /// In whatever stage: one that is being made or unlocked may be written to before its line in
+    /// the table says so. The mounter passes over those that have no session.
     fn writable_mounts(&self, clusters: &[ClusterInfo]) -> Vec<MountId> {
         let table = self.mounts.lock();
         let mounts = clusters.iter().filter_map(|c| table.of_cluster(c.id));
-        mounts
-            .filter(|(_, e)| matches!(e.stage, Stage::Serving(_)) && !e.meaning.read_only)
-            .map(|(id, _)| id)
-            .collect()
+        mounts.filter(|(_, e)| !e.meaning.read_only).map(|(id, _)| id).collect()
     }
 
     pub(in crate::service) fn new_snapshot_id(&self) -> SnapshotId {

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use super::world::{World, name, prefix, request};
 use crate::base::{KeyAnswer, KeyState, ProblemCode};
-use crate::service::UmountWhat;
+use crate::service::mounts::Subject;
 use crate::service::types::ClusterState;
+use crate::service::{MountMeaning, UmountWhat, Which};
 
 #[test]
 fn the_same_mount_twice_is_fine_and_another_of_that_head_is_refused() {
@@ -170,4 +171,18 @@ fn an_unmount_and_the_end_of_its_session_at_the_same_time_close_once() {
         assert_eq!(world.read("/mnt/db", "f").unwrap(), [round; 5000]);
         world.umount("db");
     }
+}
+
+#[test]
+fn a_mount_that_is_just_being_made_is_settled_too() {
+    let world = World::new();
+    world.create("db", None);
+    let cluster = world.service.catalog.cluster(&name("db")).unwrap().id;
+    let meaning = MountMeaning::default();
+    let subject = Subject::Cluster(cluster);
+    let id = world.service.reserve_mount(subject, cluster, request("/mnt/db"), meaning).unwrap();
+    let which = Which::Named(vec![name("db")]);
+    // Whether there is anything to take is not the question.
+    let _ = world.service.create_snapshots(&which, None, "");
+    assert_eq!(world.mounter.state.lock().settled, [vec![id]]);
 }
