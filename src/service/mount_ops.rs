@@ -14,7 +14,7 @@ use crate::service::mounts::{
     Entry, MountFacts, MountId, MountMeaning, MountOwner, MountRequest, Stage, Subject, Table,
 };
 use crate::service::types::Mount;
-use crate::service::unlock::waits_for_key;
+use crate::service::unlock::{cannot_mount, waits_for_key};
 use crate::volume::VolumeOptions;
 
 /// How long the end of a mount may take that somebody else is closing.
@@ -42,7 +42,8 @@ impl Service {
         facts.into_iter().filter_map(told).collect()
     }
 
-    /// Mounts a cluster's head. That very mount being there already is fine.
+    /// Mounts a cluster's head. That very mount being there already is fine, while its key is
+    /// usable.
     ///
     /// # Errors
     /// [`ProblemCode::ClusterNotFound`], [`ProblemCode::AlreadyMounted`]; what is wrong with the
@@ -57,6 +58,8 @@ impl Service {
         let subject = Subject::Cluster(cluster.id);
         request.cluster_name = name.clone();
         request.snapshot = None;
+        let target = (Target::Cluster(cluster.id), cluster.id);
+        self.check_key_of_mounted(target, &request, cannot_mount(name))?;
         if let Some(there) = self.same_mount(subject, &request) {
             return Ok(there);
         }
@@ -74,8 +77,7 @@ impl Service {
         cluster: ClusterId,
         inode_floor: u64,
     ) -> Result<Source, ServiceError> {
-        let doing = format!("cluster '{name}' cannot be mounted");
-        let opened = self.open_header(Target::Cluster(cluster), cluster, doing)?;
+        let opened = self.open_header(Target::Cluster(cluster), cluster, cannot_mount(name))?;
         let options = VolumeOptions { inode_floor, ..VolumeOptions::default() };
         Source::head(&self.catalog, name, opened.key, options)
     }

@@ -42,6 +42,8 @@ impl Service {
         if let Some(there) = self.same_mount(Subject::Snapshot(id), &request) {
             return Ok(there);
         }
+        let target = (Target::Snapshot(id), info.cluster);
+        self.check_key_of_mounted(target, &request, cannot_restore(id))?;
         let meaning = self.mounter.check(&request)?;
         let mount = self.reserve_mount(Subject::Snapshot(id), info.cluster, request, meaning)?;
         let opened = self.open_snapshot(id);
@@ -99,7 +101,6 @@ impl Service {
                 .with_hint(format!("strongroom restore {id} --to-cluster NAME")));
         }
         let cluster = self.catalog.cluster(&info.cluster_name)?;
-        self.check_unmounted(&cluster, "restored in place")?;
         let (_, old) = self.open_for_restore(id)?;
         let head = self.open_header(Target::Cluster(cluster.id), cluster.id, cannot_restore(id))?;
         let floor = self.inode_floor(&head)?.max(cluster.next_inode_floor);
@@ -115,6 +116,7 @@ impl Service {
             description: format!("before the restore of {id} in place"),
         };
         let restore = InPlace { snapshot: id, safety, header, next_inode_floor: floor };
+        self.check_unmounted(&cluster, "restored in place")?;
         let safety = self.catalog.restore_in_place(restore)?;
         log::info!("restored snapshot {id} in place; {} keeps what was there", safety.id);
         Ok(RestoredInPlace {

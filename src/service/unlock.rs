@@ -4,13 +4,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::base::{ClusterId, EncryptionKeyId, ProblemCode, SnapshotId};
+use crate::base::{ClusterId, ClusterName, EncryptionKeyId, ProblemCode, SnapshotId};
 use crate::catalog::{self, Header, Target, reseal_root};
 use crate::crypto::{ClusterKey, HeaderKeys};
 use crate::keys::{Deadline, KeysError, envelope};
 use crate::pool::root::{RootContext, open_root};
 use crate::service::Service;
 use crate::service::error::ServiceError;
+use crate::service::mounts::{MountRequest, Subject};
 
 /// How long the providers of one operation may take.
 pub const KEY_DEADLINE: Duration = Duration::from_secs(15);
@@ -36,6 +37,39 @@ impl Service {
         let header = self.catalog.header(target)?;
         let key = self.unwrap(cluster, &header.keys, doing)?;
         Ok(Opened { cluster, header, key })
+    }
+
+    /// Where the subject of a request is mounted already, that its key is usable now, or may be
+    /// waited for. What is mounted goes on whatever becomes of its key; who asks for it again is
+    /// told of the key as who asks first.
+    ///
+    /// # Errors
+    /// As [`Service::open_header`].
+    pub(in crate::service) fn check_key_of_mounted(
+        &self,
+        (target, cluster): (Target, ClusterId),
+        request: &MountRequest,
+        doing: impl fmt::Display,
+    ) -> Result<(), ServiceError> {
+        let subject = match target {
+            Target::Cluster(id) => Subject::Cluster(id),
+            Target::Snapshot(id) => Subject::Snapshot(id),
+        };
+        let (mounted, waits) = {
+            let table = self.mounts.lock();
+            let there = table.at(&request.mountpoint).map(|(_, entry)| entry);
+            let same =
+                there.filter(|e| e.subject == subject && e.request.options == request.options);
+            let mounted = table.iter().any(|(_, e)| e.subject == subject);
+            (mounted, same.is_some_and(|e| e.meaning.key_wait))
+        };
+        if !mounted {
+            return Ok(());
+        }
+        match self.open_header(target, cluster, doing) {
+            Err(error) if !(waits && waits_for_key(&error)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn unwrap(
@@ -149,6 +183,11 @@ fn not_usable(error: KeysError) -> ServiceError {
             .with_hint("bring back the keyring that holds it: strongroom config restore FILE");
     }
     told
+}
+
+/// For messages: `cluster '...' cannot be mounted`.
+pub(in crate::service) fn cannot_mount(name: &ClusterName) -> String {
+    format!("cluster '{name}' cannot be mounted")
 }
 
 /// For messages: `snapshot snap-... cannot be restored`.

@@ -39,6 +39,22 @@ listed() { { sr cluster list --json; sr snapshot list --json; } | jq 'del(.. | .
     [ "$(cat "$work/r/file")" = one ]
 }
 
+@test "what is mounted already goes on, and whoever asks for it again is told of its key" {
+    sr restore "$snap" "$work/r"
+    sr key disable k1 --yes
+    before=$(listed)
+    refused disabled restore "$snap" "$work/r"
+    refused disabled restore "$snap" --in-place --yes
+    refused disabled mount db "$work/m"
+    run curl -s --unix-socket "$work/pool/control.sock" -X POST -H 'content-type: application/json' \
+        -d "{\"mountpoint\":\"$work/r\"}" "http://x/v1/snapshots/$snap/restore"
+    [ "$(jq -r .code <<<"$output")" = key-disabled ]
+    [ "$(cat "$work/r/file")" = one ]
+    [ "$before" = "$(listed)" ]
+    sr key enable k1
+    sr restore "$snap" "$work/r"
+}
+
 @test "over the socket a refusal has a stable problem code" {
     sr key disable k1 --yes
     run curl -s --unix-socket "$work/pool/control.sock" -X POST -H 'content-type: application/json' \

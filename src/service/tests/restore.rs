@@ -46,6 +46,48 @@ fn every_form_is_refused_while_the_key_is_not_usable_and_changes_nothing() {
 }
 
 #[test]
+fn what_is_mounted_already_goes_on_and_whoever_asks_for_it_again_is_told_of_its_key() {
+    let world = World::new();
+    let key = world.fake.create("k");
+    world.create("db", Some(&key));
+    let id = world.snap("db");
+    world.mount("db");
+    world.service.restore_mount(&prefix(id), request("/mnt/r")).unwrap();
+    let ask = || {
+        let mut all = refusals(&world, id);
+        all.push(world.service.mount(&name("db"), request("/mnt/db")).unwrap_err());
+        all.push(world.service.mount(&name("db"), request("/elsewhere")).unwrap_err());
+        all
+    };
+    for state in [KeyState::Disabled, KeyState::PendingDeletion] {
+        world.fake.set(&key, KeyAnswer::State(state));
+        for error in ask() {
+            assert_eq!(error.code.exit_status(), 3, "{error}");
+            assert!(error.detail.contains(key.as_str()), "{error}");
+        }
+        assert_eq!(world.service.mounts().len(), 2, "nothing ended, nothing was added");
+    }
+    world.fake.set(&key, KeyAnswer::State(KeyState::Enabled));
+    let again = world.service.restore_mount(&prefix(id), request("/mnt/r")).unwrap();
+    assert!(again.already_mounted && world.mount("db").already_mounted);
+}
+
+#[test]
+fn a_mount_that_waits_for_its_key_may_be_asked_for_again() {
+    let world = World::new();
+    let key = world.fake.create("k");
+    world.create("db", Some(&key));
+    world.fake.set(&key, KeyAnswer::State(KeyState::Disabled));
+    let mut wait = request("/mnt/db");
+    wait.options = vec!["key_wait".into()];
+    world.service.mount(&name("db"), wait.clone()).unwrap();
+    let again = world.service.mount(&name("db"), wait).unwrap();
+    assert!(again.already_mounted && again.locked);
+    let error = world.service.mount(&name("db"), request("/mnt/db")).unwrap_err();
+    assert_eq!(error.code, ProblemCode::KeyDisabled, "the mount that waits has other options");
+}
+
+#[test]
 fn enabled_again_the_same_restores_work() {
     let world = World::new();
     let key = world.local_key("k1");
