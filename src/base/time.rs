@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A point in time, in nanoseconds since 1970-01-01T00:00:00Z; before that negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -26,6 +27,12 @@ impl Timestamp {
     pub const fn plus_secs(self, seconds: u64) -> Self {
         let add = if seconds > i64::MAX as u64 { i64::MAX } else { seconds as i64 };
         Self { ns: self.ns.saturating_add(add.saturating_mul(1_000_000_000)) }
+    }
+    /// This time and `duration` more, at the ends of the range held.
+    #[must_use]
+    pub fn plus(self, duration: Duration) -> Self {
+        let ns = i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        Self { ns: self.ns.saturating_add(ns) }
     }
 }
 

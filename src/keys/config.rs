@@ -128,6 +128,11 @@ impl PoolConfig {
     pub fn mounts(&self) -> PathBuf {
         self.dir.join("mounts")
     }
+    /// The time that was last seen: what expires goes by it.
+    #[must_use]
+    pub fn clock(&self) -> PathBuf {
+        self.dir.join("clock")
+    }
     /// Where the pool stood when it was last opened.
     fn place(&self) -> PathBuf {
         self.dir.join("place")

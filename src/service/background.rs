@@ -7,6 +7,7 @@ use crate::catalog::Budget;
 use crate::pool::CutPlan;
 use crate::service::Service;
 use crate::service::error::ServiceError;
+use crate::sys::clock;
 
 /// Steps of freeing that one addition to a full pool waits for.
 const GAINS_MAX: u32 = 8;
@@ -38,7 +39,7 @@ impl Service {
     /// is logged.
     pub fn tick_minute(&self) -> MinuteReport {
         let logged = |what: &str, error: &ServiceError| log::error!("{what}: {error}");
-        let expired = self.expire(self.now()).unwrap_or_else(|error| {
+        let expired = self.expire(self.now(), clock::since_boot()).unwrap_or_else(|error| {
             logged("expired snapshots were not deleted", &error);
             Vec::new()
         });

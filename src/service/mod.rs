@@ -9,7 +9,7 @@
 //! It must not know sockets, signals or FUSE: mounting goes through [`Mounter`], time through a
 //! clock that it is given, and whoever owns threads calls the `tick_*` functions.
 //!
-//! Locks: `mounts`, `answers`, `time_seen` are held for moments only, one at a time, never over a
+//! Locks: `mounts`, `answers`, `expiry` are held for moments only, one at a time, never over a
 //! call to the catalog, a provider or the mounter. `root_secrets` is held over a change of the root
 //! secrets, with none of the others. A mount that is being made has its place in the
 //! table already ([`mounts::Stage::Changing`]).
@@ -18,6 +18,7 @@ mod answers;
 mod background;
 mod clusters;
 mod error;
+mod expiry;
 mod heads;
 mod key_ops;
 mod keyring;
@@ -85,8 +86,8 @@ pub struct Service {
     /// undoes the other.
     root_secrets: Mutex<()>,
     scrubbing: scrub::Scrubbing,
-    /// The largest time at which expiry was looked at.
-    time_seen: Mutex<Timestamp>,
+    /// The time that snapshots expire by. Held over the write of its file.
+    expiry: Mutex<expiry::ExpiryClock>,
 }
 
 impl Service {

@@ -18,6 +18,7 @@ use crate::pool::{self, OpenOptions, Pool, PoolError, Sealed};
 use crate::service::Service;
 use crate::service::answers::Answers;
 use crate::service::error::{SUPERBLOCK_LOST, ServiceError};
+use crate::service::expiry::{ExpiryClock, youngest};
 use crate::service::keyring::with_remedy;
 use crate::service::mounts::{Mounter, Table};
 use crate::sys::clock;
@@ -184,6 +185,7 @@ impl Service {
             },
         )?;
         let catalog = Catalog::open(pool)?;
+        let expiry = ExpiryClock::load(&config, || youngest(&catalog, (options.clock)()));
         let mut registry = Registry::new();
         options.providers.into_iter().for_each(|p| registry.register(p));
         let (keyring, keyring_problem) = match keyring {
@@ -218,7 +220,7 @@ impl Service {
             mounts_changed: Condvar::new(),
             root_secrets: Mutex::new(()),
             scrubbing: Default::default(),
-            time_seen: Mutex::new(Timestamp::default()),
+            expiry: Mutex::new(expiry),
         });
         service.load_records();
         service.bury_deleted_keys()?;
@@ -286,6 +288,7 @@ impl Service {
             self.forget_all_records();
         }
         self.pool().close()?;
+        self.write_expiry_clock();
         if let Err(error) = self.store_anchor() {
             log::warn!("the last generation could not be written down: {error}");
         }

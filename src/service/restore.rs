@@ -105,13 +105,12 @@ impl Service {
         let head = self.open_header(Target::Cluster(cluster.id), cluster.id, cannot_restore(id))?;
         let floor = self.inode_floor(&head)?.max(cluster.next_inode_floor);
         let header = self.reseal(&old, cluster.id, head.header.keys.dup(), &head.key)?;
-        let now = self.now();
         let keep = retain.unwrap_or(SAFETY_RETAIN);
         let safety = NewSnapshot {
             id: self.new_snapshot_id(),
             cluster: cluster.id,
-            created_at: now,
-            expires_at: Some(now.plus_secs(keep.as_secs())),
+            created_at: self.now(),
+            expires_at: Some(self.expiry_after(keep)),
             kind: SnapshotKind::Safety,
             description: format!("before the restore of {id} in place"),
         };

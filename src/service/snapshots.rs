@@ -1,4 +1,4 @@
-//! Snapshots: taken behind the barrier, listed, deleted, rewrapped, expired.
+//! Snapshots: taken behind the barrier, listed, deleted, rewrapped.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use crate::base::ids::SnapshotPrefix;
 use crate::base::units::BLOCK_SIZE_U64;
-use crate::base::{ClusterId, ClusterName, EncryptionKeyId, ProblemCode, SnapshotId, Timestamp};
+use crate::base::{ClusterId, ClusterName, EncryptionKeyId, ProblemCode, SnapshotId};
 use crate::catalog::{ClusterInfo, NewSnapshot, SnapshotInfo, SnapshotKind, Target};
 use crate::keys::Deadline;
 use crate::pool::CutPlan;
 use crate::service::Service;
 use crate::service::error::ServiceError;
-use crate::service::mounts::{MountId, Stage, Subject};
+use crate::service::mounts::{MountId, Stage};
 use crate::service::types::{Snapshot, SnapshotStatus, SnapshotsDeleted, SnapshotsRewrapped};
 use crate::sys::{clock, random};
 use crate::volume::Volume;
@@ -160,7 +160,7 @@ impl Service {
                 id: self.new_snapshot_id(),
                 cluster: cluster.id,
                 created_at: now,
-                expires_at: retain.map(|r| now.plus_secs(r.as_secs())),
+                expires_at: retain.map(|r| self.expiry_after(r)),
                 kind: SnapshotKind::OnDemand,
                 description: description.to_owned(),
             })
@@ -281,43 +281,5 @@ impl Service {
         let id = self.resolve(id)?;
         self.catalog.set_held(id, held)?;
         self.told_snapshot(id, false)
-    }
-
-    /// Deletes what has expired: never what is held or mounted, and nothing where the clock is
-    /// behind what was seen before. Returns what was deleted.
-    ///
-    /// # Errors
-    /// The pool's.
-    pub(in crate::service) fn expire(
-        &self,
-        now: Timestamp,
-    ) -> Result<Vec<SnapshotId>, ServiceError> {
-        let all = self.catalog.snapshots(None)?;
-        let newest = all.iter().map(|s| s.created_at).max();
-        let seen = {
-            let mut seen = self.time_seen.lock();
-            *seen = (*seen).max(newest.unwrap_or_default());
-            let before = *seen;
-            *seen = (*seen).max(now);
-            before
-        };
-        if now < seen {
-            log::warn!("the clock went backwards ({now} after {seen}): nothing expires until then");
-            return Ok(Vec::new());
-        }
-        let mounted = |id: SnapshotId| {
-            self.mounts.lock().iter().any(|(_, e)| e.subject == Subject::Snapshot(id))
-        };
-        let due: Vec<SnapshotId> = all
-            .iter()
-            .filter(|s| s.expires_at.is_some_and(|at| at <= now) && !s.held && s.readers == 0)
-            .map(|s| s.id)
-            .filter(|id| !mounted(*id))
-            .collect();
-        if !due.is_empty() {
-            self.catalog.delete_snapshots(&due)?;
-            due.iter().for_each(|id| log::info!("snapshot {id} expired and was deleted"));
-        }
-        Ok(due)
     }
 }

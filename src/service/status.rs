@@ -110,6 +110,7 @@ impl Service {
                     .to_owned(),
             );
         }
+        warnings.extend(self.doubted_clock());
         if secret_memory::is_swappable() && process::swap_is_on() {
             warnings.push(
                 "keys may be swapped out: memory could not be locked (raise LimitMEMLOCK)"

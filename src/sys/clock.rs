@@ -23,13 +23,25 @@ pub fn monotonic() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }
 
+/// Time since the machine started, what it slept included. It never goes back, whatever the wall
+/// clock is set to.
+#[must_use]
+pub fn since_boot() -> Duration {
+    read(libc::CLOCK_BOOTTIME)
+}
+
 /// Processor time that the calling thread has used: for measurements on a machine that is not
 /// quiet.
 #[must_use]
 pub fn thread_cpu_time() -> Duration {
+    read(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// One of the kernel's clocks that count from zero; zero where there is none.
+fn read(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one `timespec` to the local one.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let result = unsafe { libc::clock_gettime(clock, &raw mut time) };
     if result != 0 {
         return Duration::ZERO;
     }
@@ -51,6 +63,7 @@ mod tests {
         let before = monotonic();
         sleep(Duration::from_millis(2));
         assert!(monotonic() >= before + Duration::from_millis(2));
+        assert!(since_boot() > Duration::ZERO && since_boot() >= thread_cpu_time());
         assert!(now() > Timestamp::from_secs(1_700_000_000));
     }
 }

@@ -150,6 +150,56 @@ fn what_has_expired_goes_unless_it_is_held_or_mounted_or_the_clock_went_back() {
 }
 
 #[test]
+fn a_clock_set_far_ahead_expires_nothing_and_status_says_so() {
+    let world = World::new();
+    world.create("db", None);
+    let which = Which::Named(vec![name("db")]);
+    let two_days = Some(Duration::from_secs(2 * 86_400));
+    let take = || world.service.create_snapshots(&which, two_days, "").unwrap()[0].id;
+    let first = take();
+    world.live(24);
+    let right = *world.time.lock();
+    world.pass(3650 * 86_400);
+    let warned = |world: &World| {
+        let warnings = world.service.status(false).unwrap().warnings;
+        warnings.iter().any(|w| w.contains("ahead") && w.contains(&right.to_string()))
+    };
+    assert!(world.service.tick_minute().expired.is_empty());
+    assert!(warned(&world));
+    // Neither what is taken by that clock nor a new start makes it believed.
+    let second = take();
+    assert!(world.service.tick_minute().expired.is_empty());
+    let world = world.restarted();
+    assert!(world.service.tick_minute().expired.is_empty());
+    assert!(warned(&world));
+    let crashed = world.crashed(1);
+    assert!(crashed.service.tick_minute().expired.is_empty());
+    *crashed.time.lock() = right;
+    assert!(crashed.service.tick_minute().expired.is_empty());
+    assert!(!warned(&crashed));
+    crashed.live(23);
+    assert_eq!(crashed.service.snapshots(None, false).unwrap().len(), 2);
+    crashed.live(2);
+    let left: Vec<_> = crashed.service.snapshots(None, false).unwrap();
+    assert_eq!(left.iter().map(|s| s.id).collect::<Vec<_>>(), [second], "{first} had its time");
+}
+
+#[test]
+fn a_clock_that_is_behind_does_not_shorten_what_is_kept() {
+    let world = World::new();
+    world.create("db", None);
+    let right = *world.time.lock();
+    *world.time.lock() = Timestamp::from_secs(0);
+    let day = Some(Duration::from_secs(86_400));
+    let which = Which::Named(vec![name("db")]);
+    let taken = &world.service.create_snapshots(&which, day, "").unwrap()[0];
+    assert_eq!(taken.expires_at, Some(right.plus_secs(86_400)));
+    assert!(world.service.tick_minute().expired.is_empty());
+    let warnings = world.service.status(false).unwrap().warnings;
+    assert!(warnings.iter().any(|w| w.contains("behind")), "{warnings:?}");
+}
+
+#[test]
 fn unknown_clusters_and_ambiguous_prefixes_are_refused() {
     let world = World::new();
     let error = world.service.create_snapshots(&Which::All, None, "").unwrap_err();
