@@ -152,6 +152,12 @@ pub enum KeysError {
         /// How.
         why: &'static str,
     },
+    /// What was to be written of the keyring does not read back.
+    #[error("the keyring's new contents do not read back: {} stays as it is", path.display())]
+    KeyringUnwritable {
+        /// The keyring.
+        path: PathBuf,
+    },
     /// The keyring is older than the one that was last used with this pool.
     #[error("the keyring is of version {found}; version {seen} was seen before")]
     KeyringRolledBack {
@@ -365,6 +371,7 @@ impl KeysError {
             | Self::BackupPassphrase { .. }
             | Self::SecretShape { .. }
             | Self::SecretMode { .. }
+            Self::KeyringUnwritable { .. } => ProblemCode::Internal,
             | Self::SecretOwner { .. }
             | Self::Passphrase(_)
             | Self::RecoveryTypo { .. }

@@ -202,23 +202,29 @@ fn split(bytes: &[u8]) -> Result<Parts<'_>, DecodeError> {
     Ok(Parts { format, keyring_id, version, file_key, body })
 }
 
-/// Replaces the file.
+/// Replaces the file, by what was opened as it will be at the next start: a keyring that cannot be
+/// read is every key lost.
 ///
 /// # Errors
-/// [`KeysError::File`]
+/// [`KeysError::KeyringUnwritable`], [`KeysError::File`]: nothing was written.
 pub(in crate::keys::keyring) fn write(
     path: &Path,
     secret: &KeyringSecret,
     state: &State,
 ) -> Result<(), KeysError> {
-    write_private(path, &encode(secret, state))
+    let bytes = encode(secret, state);
+    let same = |read: &State| *encode_body(&read.body) == *encode_body(&state.body);
+    if !open(path, path, secret, &bytes).as_ref().is_ok_and(same) {
+        return Err(KeysError::KeyringUnwritable { path: path.to_owned() });
+    }
+    write_private(path, &bytes)
 }
 
 /// Replaces the file and overwrites the bytes of the one before it, which held a key that is to be
 /// gone. What the medium keeps of them is out of reach.
 ///
 /// # Errors
-/// [`KeysError::File`]: where the new file could not be written nothing has changed; where the old
+/// As [`write`]: where the new file could not be written nothing has changed; where the old
 /// one could not be overwritten, the new one stands.
 pub(in crate::keys::keyring) fn write_and_shred(
     path: &Path,
@@ -280,6 +286,45 @@ mod tests {
         let mut bytes = encode(&secret, &state);
         bytes[40] ^= 1;
         assert!(try_open(&secret, &bytes).is_err());
+    }
+
+    #[test]
+    fn what_does_not_read_back_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("keyring");
+        let (secret, mut state) = (KeyringSecret::random(), state());
+        write(&path, &secret, &state).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        state.body.entries[0].name = "no name".to_owned();
+        let refused = write(&path, &secret, &state).unwrap_err();
+        assert!(matches!(refused, KeysError::KeyringUnwritable { .. }), "{refused}");
+        let refused = write_and_shred(&path, &secret, &state);
+        assert!(refused.is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), good);
+    }
+
+    #[test]
+    fn as_many_tombstones_are_kept_as_read_back_whenever_they_died() {
+        let now = Timestamp::from_secs(1_800_000_000);
+        let mut body = Body { time_seen: now, entries: Vec::new() };
+        let id = |n: usize| format!("k{n}").parse().unwrap();
+        for n in 0..TOMBSTONES_MAX + KEYS_MAX {
+            body.create(&id(n), Duration::ZERO, now).unwrap();
+            body.delete(&id(n), None, now).unwrap();
+        }
+        for n in 0..KEYS_MAX {
+            body.create(&id(n), Duration::ZERO, now).unwrap();
+        }
+        let (first, last) = (body.entries[0].name.clone(), body.entries.last().unwrap());
+        assert_eq!((first, last.state), (format!("k{KEYS_MAX}"), KeyState::Enabled));
+        // As where an older keyring comes back to a pool that remembers its keys as deleted.
+        let alive: Vec<_> = body.entries.iter().filter(|e| !e.versions.is_empty()).collect();
+        let buried: Vec<_> = alive.iter().map(|e| e.fingerprint).collect();
+        assert_eq!(body.bury(&buried, now.plus_secs(1)).len(), KEYS_MAX);
+        assert_eq!(body.entries.len(), TOMBSTONES_MAX);
+        assert!(buried.iter().all(|of| body.of_fingerprint(of).is_some()), "the youngest stay");
+        body.create(&id(0), Duration::ZERO, now).unwrap();
+        assert_eq!(decode_body(&encode_body(&body)).unwrap().entries.len(), TOMBSTONES_MAX + 1);
     }
 
     proptest! {

@@ -1,6 +1,7 @@
 //! The life of a key, as pure changes to the keyring's contents: made, disabled, enabled, pending
 //! deletion, deleted.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::base::{EncryptionKeyId, KeyState, Timestamp};
@@ -41,7 +42,7 @@ impl Entry {
         format!("local://{}", self.name).parse().expect("names in the keyring are checked")
     }
 
-    fn dup(&self) -> Self {
+    pub(in crate::keys::keyring) fn dup(&self) -> Self {
         let version = |v: &KeyVersion| KeyVersion {
             number: v.number,
             created_at: v.created_at,
@@ -58,7 +59,7 @@ impl Entry {
         }
     }
 
-    fn shred(&mut self, now: Timestamp) {
+    pub(in crate::keys::keyring) fn shred(&mut self, now: Timestamp) {
         self.state = KeyState::Deleted;
         self.deletion_at = Some(now);
         self.versions.clear();
@@ -275,18 +276,20 @@ impl Body {
                 buried.push(entry.id());
             }
         }
+        self.forget_oldest_tombstones();
         buried
     }
 
-    fn forget_oldest_tombstones(&mut self) {
+    /// No more than [`TOMBSTONES_MAX`] are remembered, also of those deleted at one time.
+    pub(in crate::keys::keyring) fn forget_oldest_tombstones(&mut self) {
         let gone = |e: &Entry| e.state == KeyState::Deleted;
-        let mut dates: Vec<_> =
-            self.entries.iter().filter(|e| gone(e)).map(|e| e.deletion_at).collect();
-        if dates.len() > TOMBSTONES_MAX {
-            dates.sort_unstable();
-            let oldest_kept = dates[dates.len() - TOMBSTONES_MAX];
-            self.entries.retain(|e| !gone(e) || e.deletion_at >= oldest_kept);
-        }
+        let dated = self.entries.iter().enumerate().filter(|(_, e)| gone(e));
+        let mut dates: Vec<_> = dated.map(|(at, e)| (e.deletion_at, at)).collect();
+        let surplus = dates.len().saturating_sub(TOMBSTONES_MAX);
+        dates.sort_unstable();
+        let forgotten: BTreeSet<usize> = dates.into_iter().take(surplus).map(|d| d.1).collect();
+        let mut at = 0..;
+        self.entries.retain(|_| at.next().is_none_or(|at| !forgotten.contains(&at)));
     }
 }
 
