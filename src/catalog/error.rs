@@ -42,8 +42,8 @@ pub enum CatalogError {
     /// A text or list longer than the format holds.
     #[error("the {0} is too long")]
     TooLong(&'static str),
-    /// The tree moved on since the new header was made for it.
-    #[error("the tree changed while its header was being made; try again")]
+    /// The tree moved on, or was put under other keys, since the new header was made for it.
+    #[error("the tree or its keys changed while a header was being made for it; try again")]
     RootChanged,
     /// The snapshot was taken before its cluster was ever mounted: there is no tree.
     #[error("snapshot {0} holds nothing: its cluster was never mounted before it was taken")]

@@ -15,6 +15,7 @@ use crate::catalog::keeper::Settler;
 use crate::catalog::look::WorkLeft;
 use crate::catalog::pool_storage::{TxnStorage, ViewItems};
 use crate::catalog::restore::InPlace;
+use crate::catalog::rewrap::Target;
 use crate::catalog::snapshot::{self, NewSnapshot};
 use crate::catalog::state::{Edit, State};
 use crate::catalog::steps::{self, Budget};
@@ -210,7 +211,8 @@ impl Catalog {
     }
 
     /// Makes a cluster from a snapshot, in constant time. The header of `new` holds the snapshot's
-    /// root, sealed anew for the new cluster.
+    /// root, sealed anew for the new cluster; the snapshot's keys were of version `opened` when it
+    /// was made: where they were changed since, what opened them opens no new cluster.
     ///
     /// # Errors
     /// [`CatalogError::SnapshotNotFound`], [`CatalogError::ClusterExists`],
@@ -218,13 +220,16 @@ impl Catalog {
     pub fn clone_snapshot(
         &self,
         id: SnapshotId,
+        opened: u32,
         new: NewCluster,
     ) -> Result<ClusterInfo, CatalogError> {
         let _changes = self.changes.lock();
+        if self.header(Target::Snapshot(id))?.keys.ck_id != opened {
+            return Err(CatalogError::RootChanged);
+        }
         {
             let state = self.state.lock();
             cluster::check_new(&state.index, &new)?;
-            state.index.snapshot(id)?;
         }
         let _room = self.room_for(1)?;
         let name = new.name.clone();

@@ -14,6 +14,7 @@ use crate::sys::sync::Mutex;
 #[derive(Default)]
 pub struct FakeProvider {
     state: Mutex<State>,
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 #[derive(Default)]
@@ -74,6 +75,11 @@ impl FakeProvider {
     /// Whether unwrapping gives something other than what was wrapped.
     pub fn lie_at_unwrap(&self, lies: bool) {
         self.state.lock().lies = lies;
+    }
+
+    /// What happens while the next wrap is being made, once.
+    pub fn while_wrapping(&self, meanwhile: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock() = Some(Box::new(meanwhile));
     }
 
     /// How often the provider was called.
@@ -159,6 +165,8 @@ impl Provider for FakeProvider {
         secret: &ClusterSecret,
         deadline: Deadline,
     ) -> Result<Wrap, KeysError> {
+        let meanwhile = self.meanwhile.lock().take();
+        meanwhile.into_iter().for_each(|happens| happens());
         let description = self.describe(id, deadline)?;
         usable(&description)?;
         let state = self.state.lock();

@@ -175,19 +175,42 @@ impl Service {
     ) -> Result<ClusterChanged, ServiceError> {
         let info = self.catalog.cluster(name)?;
         let doing = format!("the key of cluster '{name}' was not changed");
-        let mut headers = Vec::new();
-        let rewrapped: Vec<SnapshotId> = if snapshots {
-            self.catalog.snapshots(Some(info.id))?.iter().map(|s| s.id).collect()
-        } else {
-            Vec::new()
-        };
-        headers.push(self.rewrapped(Target::Cluster(info.id), info.id, key, &doing)?);
+        let head = self.rewrapped(Target::Cluster(info.id), info.id, key, &doing)?;
+        let new_ck_id = head.header.keys.ck_id;
+        let older =
+            || if snapshots { self.under_older_keys(info.id, new_ck_id) } else { Ok(Vec::new()) };
+        let mut rewrapped = older()?;
+        let mut headers = vec![head];
         for id in &rewrapped {
             headers.push(self.rewrapped(Target::Snapshot(*id), info.id, key, &doing)?);
         }
         let shredded = self.replace(headers, doing)?;
         log::info!("cluster '{name}' is now under {}", key.map_or("no key", |k| k.as_str()));
+        // What was taken while keys were being made has the head's of before. Nothing more comes
+        // under those: whatever is taken from now on has the new ones.
+        let missed = older()?;
+        let doing = format!(
+            "the key of cluster '{name}' was changed, but not that of {} snapshots taken meanwhile; \
+             repeat the command for them",
+            missed.len()
+        );
+        let headers = missed
+            .iter()
+            .map(|id| self.rewrapped(Target::Snapshot(*id), info.id, key, &doing))
+            .collect::<Result<Vec<_>, _>>()?;
+        let shredded = if missed.is_empty() { shredded } else { self.replace(headers, doing)? };
+        rewrapped.extend(missed);
         Ok(ClusterChanged { cluster: self.cluster(name, false)?, rewrapped, shredded })
+    }
+
+    /// Snapshots of a cluster whose keys were made before those of version `ck_id`.
+    fn under_older_keys(
+        &self,
+        cluster: ClusterId,
+        ck_id: u32,
+    ) -> Result<Vec<SnapshotId>, ServiceError> {
+        let all = self.catalog.snapshots(Some(cluster))?;
+        Ok(all.iter().filter(|s| s.ck_id < ck_id).map(|s| s.id).collect())
     }
 
     /// The header of a target under new keys of its own.

@@ -18,6 +18,9 @@ use crate::volume::{Volume, VolumeOptions};
 /// How long the safety snapshot of a restore in place is kept, where nothing else is said.
 pub const SAFETY_RETAIN: Duration = Duration::from_secs(7 * 86_400);
 
+/// How often a clone is begun while somebody changes the snapshot's keys.
+const CLONE_TRIES: u32 = 4;
+
 impl Service {
     fn open_for_restore(&self, id: SnapshotId) -> Result<(SnapshotInfo, Opened), ServiceError> {
         let info = self.catalog.snapshot(id)?;
@@ -39,11 +42,11 @@ impl Service {
         let info = self.catalog.snapshot(id)?;
         request.cluster_name = info.cluster_name.clone();
         request.snapshot = Some(id);
+        let target = (Target::Snapshot(id), info.cluster);
+        self.check_key_of_mounted(target, &request, cannot_restore(id))?;
         if let Some(there) = self.same_mount(Subject::Snapshot(id), &request) {
             return Ok(there);
         }
-        let target = (Target::Snapshot(id), info.cluster);
-        self.check_key_of_mounted(target, &request, cannot_restore(id))?;
         let meaning = self.mounter.check(&request)?;
         let mount = self.reserve_mount(Subject::Snapshot(id), info.cluster, request, meaning)?;
         let opened = self.open_snapshot(id);
@@ -66,18 +69,28 @@ impl Service {
     ) -> Result<Cluster, ServiceError> {
         let id = self.resolve(id)?;
         self.check_name_free(name)?;
-        self.with_room(|| self.clone_to(id, name))?;
+        let mut tries = 1..CLONE_TRIES;
+        self.with_room(|| {
+            loop {
+                match self.clone_to(id, name) {
+                    // Its keys were changed after they were unwrapped. It is opened by the new ones.
+                    Err(error) if error.code == ProblemCode::Busy && tries.next().is_some() => {}
+                    done => return done,
+                }
+            }
+        })?;
         self.cluster(name, false)
     }
 
     fn clone_to(&self, id: SnapshotId, name: &ClusterName) -> Result<(), ServiceError> {
         let (_, old) = self.open_for_restore(id)?;
+        let opened = old.header.keys.ck_id;
         let cluster = ClusterId(random::array());
         let key_id = old.header.keys.encryption_key_id().cloned();
         let (keys, new_key) = self.make_keys(cluster, key_id.as_ref(), cannot_restore(id))?;
         let header = self.reseal(&old, cluster, keys, &new_key)?;
         let new = NewCluster { id: cluster, name: name.clone(), created_at: self.now(), header };
-        self.catalog.clone_snapshot(id, new)?;
+        self.catalog.clone_snapshot(id, opened, new)?;
         log::info!("restored snapshot {id} to cluster '{name}' ({cluster})");
         Ok(())
     }
@@ -103,6 +116,7 @@ impl Service {
         let cluster = self.catalog.cluster(&info.cluster_name)?;
         let (_, old) = self.open_for_restore(id)?;
         let head = self.open_header(Target::Cluster(cluster.id), cluster.id, cannot_restore(id))?;
+        self.check_unmounted(&cluster, "restored in place")?;
         let floor = self.inode_floor(&head)?.max(cluster.next_inode_floor);
         let header = self.reseal(&old, cluster.id, head.header.keys.dup(), &head.key)?;
         let keep = retain.unwrap_or(SAFETY_RETAIN);
@@ -115,7 +129,6 @@ impl Service {
             description: format!("before the restore of {id} in place"),
         };
         let restore = InPlace { snapshot: id, safety, header, next_inode_floor: floor };
-        self.check_unmounted(&cluster, "restored in place")?;
         let safety = self.catalog.restore_in_place(restore)?;
         log::info!("restored snapshot {id} in place; {} keeps what was there", safety.id);
         Ok(RestoredInPlace {

@@ -218,11 +218,12 @@ impl World {
     fn clone_of(&mut self, id: SnapshotId) {
         let (from, now) = self.snapshots[&id].clone();
         let header = self.catalog.header(Target::Snapshot(id)).unwrap();
+        let opened = header.keys.ck_id;
         let mut new = self.new_cluster(Header::empty(header_keys(&self.catalog)));
         let keys = new.header.keys.dup();
         new.header = resealed(&self.catalog, from, &header, new.id, keys);
         let (cluster, name) = (new.id, new.name.clone());
-        self.catalog.clone_snapshot(id, new).unwrap();
+        self.catalog.clone_snapshot(id, opened, new).unwrap();
         self.clusters.insert(cluster, Cluster { name, now, head: None });
     }
     fn in_place(&mut self, id: SnapshotId) {

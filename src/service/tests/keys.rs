@@ -1,9 +1,11 @@
 //! Who needs which key, and moving to another.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::{World, name, prefix};
 use crate::base::{EncryptionKeyId, KeyAnswer, KeyState, ProblemCode};
+use crate::service::Which;
 
 fn used(world: &World, key: &EncryptionKeyId) -> Vec<String> {
     let usage = world.service.key_usage(key).unwrap();
@@ -121,6 +123,47 @@ fn set_key_enables_rotates_and_drops_and_lists_relatives() {
     assert!(changed.shredded.is_some());
     let changed = world.service.set_key(&name("db"), None, false).unwrap();
     assert_eq!(changed.cluster.encryption_status.as_str(), "Not enabled");
+}
+
+#[test]
+fn a_snapshot_taken_while_keys_are_being_changed_is_not_left_under_the_old_one() {
+    for mounted in [false, true] {
+        let world = World::new();
+        let (k1, k2) = (world.fake.create("k1"), world.fake.create("k2"));
+        world.create("db", Some(&k1));
+        if mounted {
+            world.mount("db");
+        }
+        let before = world.snap("db");
+        let service = world.service.clone();
+        let which = Which::Named(vec![name("db")]);
+        let take = move || drop(service.create_snapshots(&which, None, "").unwrap());
+        // The head's new key is being wrapped, then that of the snapshot in the list.
+        let fake = Arc::downgrade(&world.fake);
+        world.fake.while_wrapping(move || fake.upgrade().unwrap().while_wrapping(take));
+        let changed = world.service.set_key(&name("db"), Some(&k2), true).unwrap();
+        assert_eq!(changed.rewrapped.len(), 2);
+        assert_eq!(changed.rewrapped[0], before);
+        assert_eq!(used(&world, &k1), [""; 0]);
+        world.fake.set(&k1, KeyAnswer::State(KeyState::Deleted));
+        for (at, id) in changed.rewrapped.iter().enumerate() {
+            world.service.restore_to_cluster(&prefix(*id), &name(&format!("c{at}"))).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_clone_made_while_its_snapshot_is_rewrapped_is_under_the_new_key() {
+    let world = World::new();
+    let (k1, k2) = (world.fake.create("k1"), world.fake.create("k2"));
+    world.create("db", Some(&k1));
+    let id = world.snap("db");
+    world.service.delete_cluster(&name("db")).unwrap();
+    let (service, to) = (world.service.clone(), k2.clone());
+    world.fake.while_wrapping(move || drop(service.rewrap(&[prefix(id)], &to).unwrap()));
+    let clone = world.service.restore_to_cluster(&prefix(id), &name("clone")).unwrap();
+    assert_eq!(clone.encryption_key_id, Some(k2));
+    assert_eq!(used(&world, &k1), [""; 0], "nothing is left under the old key");
 }
 
 #[test]

@@ -172,11 +172,12 @@ impl Making {
         let to = ClusterId([self.number as u8; 16]);
         let keys = header_keys(&self.catalog);
         let header = self.catalog.header(Target::Snapshot(id)).unwrap();
+        let opened = header.keys.ck_id;
         let header = resealed(&self.catalog, from, &header, to, keys);
         let name: ClusterName = format!("c{}", self.number).parse().unwrap();
         let created_at = Timestamp::from_secs(1);
         let new = NewCluster { id: to, name: name.clone(), created_at, header };
-        self.catalog.clone_snapshot(id, new).unwrap();
+        self.catalog.clone_snapshot(id, opened, new).unwrap();
         self.clusters.push((to, name, Model::of(&tree), vec![tree]));
         self.settle();
     }

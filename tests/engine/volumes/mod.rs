@@ -237,11 +237,12 @@ impl World {
     fn clone_of(&mut self, id: SnapshotId) {
         let (from, tree) = self.snapshots[&id].clone();
         let header = self.catalog.header(Target::Snapshot(id)).unwrap();
+        let opened = header.keys.ck_id;
         let mut new = self.new_cluster();
         let keys = new.header.keys.dup();
         new.header = resealed(&self.catalog, from, &header, new.id, keys);
         let (cluster, name) = (new.id, new.name.clone());
-        self.catalog.clone_snapshot(id, new).unwrap();
+        self.catalog.clone_snapshot(id, opened, new).unwrap();
         self.add(cluster, name, tree);
         self.settle();
     }
