@@ -55,6 +55,11 @@ fn clusters_text(request: &CreateSnapshots) -> String {
     if request.all { "all".to_owned() } else { joined(&request.clusters) }
 }
 
+/// What is ended, and whether by force.
+fn forced(what: String, force: bool) -> String {
+    if force { format!("{what} --force").trim_start().to_owned() } else { what }
+}
+
 /// What a restore makes of a snapshot.
 fn form_text(form: &RestoreForm) -> String {
     match form {
@@ -69,9 +74,28 @@ const fn owner(call: &Call<'_>) -> MountOwner {
 }
 
 impl DaemonApi {
-    fn mounts(&self, what: &UmountWhat<'_>, force: bool) -> Reply<List<Mount>> {
-        let gone = self.service.umount(what, force).map_err(told::problem)?;
-        Ok(told::list(gone, told::mount))
+    fn unmount(&self, call: &Call<'_>, what: &UmountWhat<'_>, force: bool) -> Reply<List<Mount>> {
+        let subject = match what {
+            UmountWhat::Cluster(name) => name.to_string(),
+            UmountWhat::Snapshot(id) => id.to_string(),
+            UmountWhat::Place(place) => place.display().to_string(),
+        };
+        self.audit.record(call, "umount", &forced(subject, force), || {
+            let gone = match (self.service.umount(what, force).map_err(told::problem), what) {
+                // Nobody serves what is there: a daemon that is gone may have left it.
+                (Err(problem), UmountWhat::Place(place))
+                    if problem.code == ProblemCode::NotMounted =>
+                {
+                    let cleared = self.service.clear_dead_mount(place, owner(call));
+                    if !cleared.map_err(told::problem)? {
+                        return Err(problem);
+                    }
+                    Vec::new()
+                }
+                (gone, _) => gone?,
+            };
+            Ok(told::list(gone, told::mount))
+        })
     }
 }
 
@@ -121,37 +145,36 @@ impl Api for DaemonApi {
     }
 
     fn mount(&self, call: &Call<'_>, name: &ClusterName, r: MountCluster) -> Reply<Mount> {
-        let request = request(call, &r.mountpoint, r.options)?;
-        self.service.mount(name, request).map(told::mount).map_err(told::problem)
+        self.audit.record(call, "mount", &format!("{name} at {}", r.mountpoint), || {
+            let request = request(call, &r.mountpoint, r.options)?;
+            self.service.mount(name, request).map(told::mount).map_err(told::problem)
+        })
     }
 
-    fn umount(&self, _: &Call<'_>, name: &ClusterName, r: Umount) -> Reply<List<Mount>> {
-        self.mounts(&UmountWhat::Cluster(name), r.force)
+    fn umount(&self, call: &Call<'_>, name: &ClusterName, r: Umount) -> Reply<List<Mount>> {
+        self.unmount(call, &UmountWhat::Cluster(name), r.force)
     }
 
-    fn umount_snapshot(&self, _: &Call<'_>, id: &SnapshotPrefix, r: Umount) -> Reply<List<Mount>> {
-        self.mounts(&UmountWhat::Snapshot(id), r.force)
+    fn umount_snapshot(
+        &self,
+        call: &Call<'_>,
+        id: &SnapshotPrefix,
+        r: Umount,
+    ) -> Reply<List<Mount>> {
+        self.unmount(call, &UmountWhat::Snapshot(id), r.force)
     }
 
     fn umount_any(&self, call: &Call<'_>, r: UmountAny) -> Reply<List<Mount>> {
         match (&r.mountpoint, r.all) {
             (Some(place), false) => {
-                let place = Path::new(place);
-                let done = self.mounts(&UmountWhat::Place(place), r.force);
-                match done {
-                    Err(problem) if problem.code == ProblemCode::NotMounted => {
-                        let cleared = self.service.clear_dead_mount(place, owner(call));
-                        if cleared.map_err(told::problem)? {
-                            return Ok(List { results: Vec::new() });
-                        }
-                        Err(problem)
-                    }
-                    done => done,
-                }
+                self.unmount(call, &UmountWhat::Place(Path::new(place)), r.force)
             }
             (None, true) => {
-                let gone = self.service.unmount_all(r.force, true).map_err(told::problem)?;
-                Ok(told::list(gone, told::mount))
+                let subject = forced("all".to_owned(), r.force);
+                self.audit.record(call, "umount", &subject, || {
+                    let gone = self.service.unmount_all(r.force, true).map_err(told::problem)?;
+                    Ok(told::list(gone, told::mount))
+                })
             }
             _ => {
                 let detail = "umount takes exactly one of mountpoint and all";
@@ -305,9 +328,11 @@ impl Api for DaemonApi {
         })
     }
 
-    fn grow_pool(&self, _: &Call<'_>, r: GrowPool) -> Reply<Pool> {
-        self.service.grow_pool(r.size_bytes).map_err(told::problem)?;
-        Ok(told::pool(self.service.pool_status()))
+    fn grow_pool(&self, call: &Call<'_>, r: GrowPool) -> Reply<Pool> {
+        self.audit.record(call, "pool.grow", &r.size_bytes.to_string(), || {
+            self.service.grow_pool(r.size_bytes).map_err(told::problem)?;
+            Ok(told::pool(self.service.pool_status()))
+        })
     }
 
     fn scrub(&self, call: &Call<'_>, r: ScrubRequest) -> Reply<Checked> {
@@ -331,7 +356,8 @@ impl Api for DaemonApi {
             // What the device holds decides, and only opening reads it (docs/decisions/031).
             let (uid, pid) = (call.peer.uid, call.peer.pid);
             log::warn!("ends to be started again: resume by user {uid} (process {pid})");
-            self.ender.end_and_wait(End::resuming())?;
+            self.audit
+                .record(call, "pool.resume", "", || self.ender.end_and_wait(End::resuming()))?;
         }
         Ok(told::pool(status))
     }
@@ -362,7 +388,9 @@ impl Api for DaemonApi {
 
     fn shutdown(&self, call: &Call<'_>, r: Shutdown) -> Reply<()> {
         log::info!("shutdown asked for by user {} (process {})", call.peer.uid, call.peer.pid);
-        self.ender.end_and_wait(End::asked(r.force))
+        self.audit.record(call, "shutdown", &forced(String::new(), r.force), || {
+            self.ender.end_and_wait(End::asked(r.force))
+        })
     }
 }
 

@@ -1,5 +1,6 @@
-//! What was done with keys, snapshots and clusters, and by whom: a line of JSON each, in a file
-//! beside the keyring that the owner alone reads. No secret is ever in it: names, ids and codes.
+//! What was done with keys, snapshots, clusters, mounts and the pool, and by whom: a line of JSON
+//! each, in a file beside the keyring that the owner alone reads. No secret is ever in it: names of
+//! clusters and keys, ids, mount points, codes; who is the peer's user as the kernel tells it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

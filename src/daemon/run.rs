@@ -107,6 +107,11 @@ impl Daemon {
                 log::error!("{} was not mounted again: {error}", place.display());
             }
         }
+            for mount in service.mounts() {
+                let of =
+                    mount.snapshot_id.map_or(mount.cluster_name.to_string(), |s| s.to_string());
+                audit.by_itself("mount", &format!("{of} at {}", mount.mountpoint.display()));
+            }
         let api = Arc::new(DaemonApi { service: Arc::clone(&service), ender, audit, warnings });
         let stop_server = bound.stopper();
         let server = sys::threads::spawn("control", move || bound.serve(api));

@@ -76,6 +76,25 @@ pool_is() { [ "$(sr status --json | jq -r .pool.state)" = "$1" ]; }
     line snapshot.delete-dry-run "$snap" ok
     line snapshot.delete "$snap" ok
     line root-secret.add passphrase ok
+    sr mount db "$work/m"
+    fails 1 mount db "$work/r"
+    sr pool grow --size 2G
+    kill_daemon
+    sr cluster list
+    sr umount "$work/m"
+    fails 1 umount db
+    sr mount db "$work/m"
+    sr umount --all
+    sr shutdown --force
+    line mount "db at $work/m" ok
+    line mount "db at $work/r" already-mounted
+    line pool.grow 2147483648 ok
+    line umount "$work/m" ok
+    line umount db not-mounted
+    line umount all ok
+    line shutdown --force ok
+    # Made again by the daemon itself, after it was killed.
+    jq -es --arg s "db at $work/m" 'map(select(.event == "mount" and .subject == $s)) | length == 3' "$log"
     ! grep -q words-that-nobody-guesses "$log"
 }
 
