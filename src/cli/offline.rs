@@ -81,11 +81,7 @@ pub(in crate::cli) fn init(context: &Context, init: Init) -> Outcome {
         return Err(Problem::new(problem.code, detail)
             .with_hint("--recovery-key FILE writes it to a file instead"));
     }
-    if !context.out.json {
-        for warning in &reply.warnings {
-            context.out.warn(warning);
-        }
-    }
+    context.out.warn_of(&reply.warnings);
     Ok(())
 }
 
@@ -115,11 +111,15 @@ struct Kept {
     file: String,
     pool_id: String,
     contents: Vec<String>,
+    /// Keys that the keyring that was there took in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys_added: Option<usize>,
+    warnings: Vec<String>,
 }
 
 pub(in crate::cli) fn config(context: &Context, command: ConfigCommand) -> Outcome {
     let config = config_dir()?;
-    let (report, file, verb) = match command {
+    let (report, warnings, file, verb) = match command {
         ConfigCommand::Backup { file, backup_passphrase_file } => {
             let given = backup_passphrase_file.as_deref();
             // The pool is looked at first: nobody types a passphrase for nothing.
@@ -127,21 +127,36 @@ pub(in crate::cli) fn config(context: &Context, command: ConfigCommand) -> Outco
             let new =
                 passphrase::new("passphrase of the backup", given, "--backup-passphrase-file")?;
             let done = offline::back_up(&config, &context.places.pool, &new, &file);
-            (done.map_err(problem)?, file, "backed up to")
+            let done = done.map_err(problem)?;
+            (done.report, done.warnings, file, "backed up to")
         }
         ConfigCommand::Restore { file, backup_passphrase_file } => {
             // Nobody types a passphrase for nothing here, either.
             refuse_while_served(context, &file)?;
             let typed = passphrase::of_backup(backup_passphrase_file.as_deref())?;
             let done = offline::bring_back(&config, &typed, &file);
-            (done.map_err(problem)?, file, "restored from")
+            (done.map_err(problem)?, Vec::new(), file, "restored from")
         }
     };
-    let file = file.display().to_string();
-    let kept = Kept { file, pool_id: report.pool.to_string(), contents: report.files };
+    let kept = Kept {
+        file: file.display().to_string(),
+        pool_id: report.pool.to_string(),
+        contents: report.files,
+        keys_added: report.keys_added,
+        warnings,
+    };
     context.out.reply(&kept, |k| {
-        format!("configuration of pool {} {verb} {}: {}", k.pool_id, k.file, k.contents.join(", "))
-    })
+        let added = match k.keys_added {
+            Some(n) => {
+                format!("\nthe keyring that was there stays, with {n} keys of the backup added")
+            }
+            None => String::new(),
+        };
+        let what = k.contents.join(", ");
+        format!("configuration of pool {} {verb} {}: {what}{added}", k.pool_id, k.file)
+    })?;
+    context.out.warn_of(&kept.warnings);
+    Ok(())
 }
 
 /// A daemon has keys in memory and would put them over what is brought back. The claim on the

@@ -101,6 +101,13 @@ impl Output {
         self.note(&format!("{head} {text}"));
     }
 
+    /// Several, as long as they do not stand in the document.
+    pub fn warn_of(self, warnings: &[String]) {
+        if !self.json {
+            warnings.iter().for_each(|warning| self.warn(warning));
+        }
+    }
+
     /// Why a command failed: one line, or one document.
     pub fn problem(self, problem: &Problem) {
         let mut err = io::stderr().lock();

@@ -29,11 +29,7 @@ pub(in crate::cli) fn status(context: &Context, refresh: bool) -> Outcome {
     status.dead_mounts = dead_mounts::find();
     status.next_steps.extend(dead_mounts::next_steps(&status.dead_mounts));
     context.out.reply(&status, status_text)?;
-    if !context.out.json {
-        for warning in &status.warnings {
-            context.out.warn(warning);
-        }
-    }
+    context.out.warn_of(&status.warnings);
     Ok(())
 }
 

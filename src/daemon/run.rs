@@ -18,7 +18,8 @@ use crate::daemon::places::{Places, is_directory_pool};
 use crate::daemon::told;
 use crate::daemon::workers::Workers;
 use crate::device::{self, Mode};
-use crate::keys::{AtHand, ConfigDir, parse_recovery_key};
+use crate::keys::root_secret::read_secret_text;
+use crate::keys::{AtHand, ConfigDir, KeysError, parse_recovery_key};
 use crate::service::{OpenService, Service, ServiceError};
 use crate::sys;
 use crate::sys::own_directory::{NotOwn, Others, OwnDirectory};
@@ -106,12 +107,12 @@ impl Daemon {
             for (place, error) in service.remount() {
                 log::error!("{} was not mounted again: {error}", place.display());
             }
-        }
             for mount in service.mounts() {
                 let of =
                     mount.snapshot_id.map_or(mount.cluster_name.to_string(), |s| s.to_string());
                 audit.by_itself("mount", &format!("{of} at {}", mount.mountpoint.display()));
             }
+        }
         let api = Arc::new(DaemonApi { service: Arc::clone(&service), ender, audit, warnings });
         let stop_server = bound.stopper();
         let server = sys::threads::spawn("control", move || bound.serve(api));
@@ -229,12 +230,15 @@ fn open(
 
 /// The recovery key in a file, at hand.
 fn recovery_key(path: &Path) -> Result<AtHand, Problem> {
-    let failed = |e: crate::keys::KeysError| told::problem(e.into());
-    let bytes = crate::keys::read_private(path, RECOVERY_FILE_BYTES_MAX).map_err(failed)?;
-    let bytes = zeroize::Zeroizing::new(bytes.ok_or_else(|| {
-        let detail = format!("there is no recovery key at {}", path.display());
-        Problem::new(ProblemCode::RootSecretMissing, detail)
-    })?);
+    let failed = |e: KeysError| told::problem(e.into());
+    let read = read_secret_text(path, RECOVERY_FILE_BYTES_MAX);
+    let bytes = read.map_err(|error| match &error {
+        KeysError::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            let detail = format!("there is no recovery key at {}", path.display());
+            Problem::new(ProblemCode::RootSecretMissing, detail)
+        }
+        _ => failed(error),
+    })?;
     let text = std::str::from_utf8(&bytes).map_err(|_| {
         let detail = format!("{} holds no recovery key", path.display());
         Problem::new(ProblemCode::RootSecret, detail)

@@ -152,6 +152,12 @@ pub enum KeysError {
         /// How.
         why: &'static str,
     },
+    /// Two keyrings that were to become one hold different keys under one name.
+    #[error("the keyring that is there and the backup hold two different keys named '{id}'")]
+    SameName {
+        /// Their Encryption Key ID.
+        id: EncryptionKeyId,
+    },
     /// What was to be written of the keyring does not read back.
     #[error("the keyring's new contents do not read back: {} stays as it is", path.display())]
     KeyringUnwritable {
@@ -355,10 +361,11 @@ impl KeysError {
             Self::EngineWrapCorrupt { .. } => ProblemCode::Corrupt,
             Self::Kdf(KdfError::TooWeak | KdfError::TooCostly) => ProblemCode::Corrupt,
             Self::Kdf(KdfError::Memory(_) | KdfError::Passphrase) => ProblemCode::RootSecret,
-            Self::Exists { .. } => ProblemCode::KeyExists,
+            Self::Exists { .. } | Self::SameName { .. } => ProblemCode::KeyExists,
             Self::Transition { .. } | Self::ClockJumped { .. } => ProblemCode::KeyState,
             Self::WaitingPeriod { .. } | Self::WrapName(_) => ProblemCode::Usage,
             Self::NotSupported { .. } => ProblemCode::Unsupported,
+            Self::KeyringUnwritable { .. } => ProblemCode::Internal,
             Self::KeyringFull(_)
             | Self::KeyringMissing { .. }
             | Self::KeyringSecret { .. }
@@ -371,7 +378,6 @@ impl KeysError {
             | Self::BackupPassphrase { .. }
             | Self::SecretShape { .. }
             | Self::SecretMode { .. }
-            Self::KeyringUnwritable { .. } => ProblemCode::Internal,
             | Self::SecretOwner { .. }
             | Self::Passphrase(_)
             | Self::RecoveryTypo { .. }
@@ -417,6 +423,12 @@ impl KeysError {
             Self::ClockJumped { .. } => {
                 "check the clock, then confirm by repeating: strongroom key delete KEY_ID --force \
                  KEY_ID"
+                    .to_owned()
+            }
+            Self::SameName { .. } => {
+                "nothing was changed; restore into another STRONGROOM_CONFIG, serve the pool with \
+                 that, and move what needs the older key to one of another name (cluster set-key \
+                 NAME KEY --snapshots)"
                     .to_owned()
             }
             Self::KeyringMissing { .. }

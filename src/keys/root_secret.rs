@@ -24,8 +24,25 @@ pub const PASSPHRASE_BYTES_MAX: usize = 1024;
 /// neither this user's nor root's; [`KeysError::SecretMode`] where others can read it;
 /// [`KeysError::SecretShape`]
 pub fn read_secret_file(path: &Path) -> Result<RootSecret, KeysError> {
+    read_secret(&mut open_secret_file(path)?, path)
+}
+
+/// What a file holds that nobody else may read, up to `max` bytes of it.
+///
+/// # Errors
+/// As [`read_secret_file`], but for [`KeysError::SecretShape`].
+pub fn read_secret_text(path: &Path, max: u64) -> Result<Zeroizing<Vec<u8>>, KeysError> {
+    let file = open_secret_file(path)?;
+    // Room enough that it does not move while it is read: a move would leave a copy behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(max as usize + 1));
+    file.take(max).read_to_end(&mut bytes).map_err(|e| KeysError::file("read", path, e))?;
+    Ok(bytes)
+}
+
+/// A plain file, this user's or root's, that nobody else can read.
+fn open_secret_file(path: &Path) -> Result<fs::File, KeysError> {
     let fail = |e| KeysError::file("read", path, e);
-    let mut file = file_io::open_plain(path).map_err(fail)?;
+    let file = file_io::open_plain(path).map_err(fail)?;
     let metadata = file.metadata().map_err(fail)?;
     let (mode, owner) = (metadata.mode() & 0o7777, metadata.uid());
     if owner != 0 && owner != process::euid() {
@@ -34,7 +51,7 @@ pub fn read_secret_file(path: &Path) -> Result<RootSecret, KeysError> {
     if mode & 0o077 != 0 {
         return Err(KeysError::SecretMode { path: path.to_owned(), mode });
     }
-    read_secret(&mut file, path)
+    Ok(file)
 }
 
 /// The secret in the systemd credential `name` of `directory` (`$CREDENTIALS_DIRECTORY`).
@@ -71,7 +88,7 @@ fn read_secret(file: &mut fs::File, path: &Path) -> Result<RootSecret, KeysError
     parse_secret(&bytes).ok_or_else(|| KeysError::SecretShape { path: path.to_owned() })
 }
 
-fn parse_secret(bytes: &[u8]) -> Option<RootSecret> {
+pub(in crate::keys) fn parse_secret(bytes: &[u8]) -> Option<RootSecret> {
     let mut raw = Zeroizing::new([0u8; 32]);
     if bytes.len() == 32 {
         raw.copy_from_slice(bytes);
@@ -162,6 +179,8 @@ mod tests {
         assert_eq!(read_secret_file(&path).unwrap().bytes(), secret.bytes());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(read_secret_file(&path), Err(KeysError::SecretMode { mode: 0o640, .. })));
+        let text = read_secret_text(&path, 99);
+        assert!(matches!(text, Err(KeysError::SecretMode { mode: 0o640, .. })));
     }
 
     #[test]

@@ -391,6 +391,14 @@ pub fn pool_id(config: &ConfigDir, path: &Path) -> Result<(PoolId, Vec<EngineWra
     Ok((sealed.pool_id(), sealed.wraps().to_vec()))
 }
 
+/// A backup of the configuration that was made.
+pub struct BackedUp {
+    /// Of which pool, and what it holds.
+    pub report: BackupReport,
+    /// What whoever relies on it should know, a line each.
+    pub warnings: Vec<String>,
+}
+
 /// Backs the configuration of the pool at `path` up to a new file, sealed under a passphrase.
 ///
 /// # Errors
@@ -400,23 +408,52 @@ pub fn back_up(
     path: &Path,
     passphrase: &[u8],
     to: &Path,
-) -> Result<BackupReport, ServiceError> {
+) -> Result<BackedUp, ServiceError> {
     let (id, wraps) = pool_id(config, path)?;
     let folder = config.pool(&id);
     // As it is before it is read for the backup: what is made meanwhile counts as not backed up.
     let keyring = Keyring::open(&folder).ok();
-    let elsewhere = wraps
-        .iter()
-        .filter(|w| w.kind == EngineWrapKind::File && !w.name.is_empty())
-        .find_map(|w| keys::root_secret::read_secret_file(Path::new(&w.name)).ok());
-    let report =
-        backup::backup(&folder, id, elsewhere.as_ref(), passphrase, &KdfParams::new(), to)?;
+    let (root, mut warnings) = proven_root(&id, &wraps, &folder);
+    if root.is_none() {
+        let ways: Vec<String> = wraps.iter().map(keys::label).collect();
+        warnings.push(format!(
+            "the backup holds no root secret: no key file that can be read here opens the pool; it \
+             takes one of these beside the backup: {}",
+            ways.join(", ")
+        ));
+    }
+    let report = backup::backup(&folder, id, root.as_ref(), passphrase, &KdfParams::new(), to)?;
     // Proven before it is relied upon: it opens, and names this pool.
     backup::verify(to, passphrase)?;
     if let Some(keyring) = keyring {
         keys::backup::remember(&folder, &keyring)?;
     }
-    Ok(report)
+    Ok(BackedUp { report, warnings })
+}
+
+/// The first key file that opens the pool, and what is wrong with those before it.
+fn proven_root(
+    id: &PoolId,
+    wraps: &[EngineWrap],
+    folder: &PoolConfig,
+) -> (Option<RootSecret>, Vec<String>) {
+    let named = wraps.iter().filter(|w| w.kind == EngineWrapKind::File && !w.name.is_empty());
+    let mut warnings = Vec::new();
+    for path in std::iter::once(folder.root_key()).chain(named.map(|w| PathBuf::from(&w.name))) {
+        if !path.exists() {
+            continue;
+        }
+        let opens = |root: &RootSecret| {
+            let mut plain = wraps.iter().filter(|w| w.kdf.is_none());
+            plain.any(|w| matches!(keys::unwrap_engine_key(id, w, root), Ok(Some(_))))
+        };
+        match keys::root_secret::read_secret_file(&path) {
+            Ok(root) if opens(&root) => return (Some(root), warnings),
+            Ok(_) => warnings.push(format!("{} does not open the pool", path.display())),
+            Err(error) => warnings.push(error.to_string()),
+        }
+    }
+    (None, warnings)
 }
 
 /// The pool that a backup is of; needs no passphrase.
@@ -427,17 +464,17 @@ pub fn backed_up_pool(from: &Path) -> Result<PoolId, ServiceError> {
     Ok(backup::backed_up_pool(from)?)
 }
 
-/// Brings a backed-up configuration back.
+/// Brings a backed-up configuration back; a keyring that is there takes in the keys of the backup's.
 ///
 /// # Errors
-/// A wrong passphrase, a damaged file, [`ProblemCode::PoolBusy`] while a daemon serves the pool;
-/// nothing was overwritten.
+/// A wrong passphrase, a damaged file, two keys of one name, [`ProblemCode::PoolBusy`] while a daemon
+/// serves the pool; nothing was changed.
 pub fn bring_back(
     config: &ConfigDir,
     passphrase: &[u8],
     from: &Path,
 ) -> Result<BackupReport, ServiceError> {
-    Ok(backup::restore(config, from, passphrase, false)?)
+    Ok(backup::restore(config, from, passphrase)?)
 }
 
 /// The version of the format that this program writes.

@@ -153,18 +153,13 @@ fn a_wrong_a_missing_and_a_malformed_credential_are_told_apart_and_the_right_one
 #[test]
 fn a_configuration_is_not_restored_under_a_daemon_that_has_its_keys_in_memory() {
     let world = made();
-    let words = world.path("words");
-    fs::write(&words, "words").unwrap();
-    fs::set_permissions(&words, fs::Permissions::from_mode(0o600)).unwrap();
-    let words = words.display();
-    let backup = world.path("backup");
-    let backup = backup.display();
-    world.does(&format!("config backup {backup} --backup-passphrase-file {words}"));
+    let backup = format!("{} {}", world.path("backup").display(), words(&world));
+    world.does(&format!("config backup {backup}"));
     world.does("key create k1");
     let folder = fs::read_dir(world.path("config/pools")).unwrap().next().unwrap().unwrap().path();
     let keyring = || fs::read(folder.join("keyring")).unwrap();
     let before = keyring();
-    let restore = format!("config restore {backup} --backup-passphrase-file {words}");
+    let restore = format!("config restore {backup}");
     let said = world.fails(1, &restore);
     assert!(said.contains("serves the pool") && said.contains("strongroom shutdown"), "{said}");
     // Also by whoever asks with another pool in mind, and so finds no daemon.
@@ -180,8 +175,98 @@ fn a_configuration_is_not_restored_under_a_daemon_that_has_its_keys_in_memory() 
     assert_eq!(done.status, 1, "{}", done.err);
     assert!(done.err.contains("or a copy of it"), "{}", done.err);
     world.does("shutdown");
-    // Now it is only refused to overwrite a keyring with a key in it.
-    assert!(world.fails(1, &restore).contains("exists"));
-    fs::remove_file(folder.join("keyring")).unwrap();
-    world.does(&restore);
+    // The keyring that is there stays, with the key that was made since.
+    let said = world.does(&restore);
+    assert!(said.contains("stays, with 0 keys"), "{said}");
+    assert!(world.does("key list").contains("local://k1"));
+    world.does("shutdown");
+}
+
+/// Words for a backup, in a file.
+fn words(world: &World) -> String {
+    let words = world.path("words");
+    fs::write(&words, "words").unwrap();
+    fs::set_permissions(&words, fs::Permissions::from_mode(0o600)).unwrap();
+    format!("--backup-passphrase-file {}", words.display())
+}
+
+#[test]
+fn a_configuration_that_was_lost_comes_back_beside_the_keys_that_were_made_since() {
+    let world = World::new();
+    let recovery = world.path("recovery").display().to_string();
+    world.does(&format!("init --size 300M --recovery-key {recovery}"));
+    world.does("key create k1");
+    world.does("cluster create one --key k1");
+    let backup = format!("{} {}", world.path("backup").display(), words(&world));
+    world.does(&format!("config backup {backup}"));
+    world.does("shutdown");
+    fs::remove_dir_all(world.path("config")).unwrap();
+    world.does(&format!("daemon --recovery-key {recovery}"));
+    world.does("key create k2");
+    world.does("cluster create two --key k2");
+    world.does("shutdown");
+    let said = world.does(&format!("config restore {backup}"));
+    assert!(said.contains("stays, with 1 keys of the backup added"), "{said}");
+    // What proves a key: it is unwrapped with.
+    for cluster in ["one", "two"] {
+        world.does(&format!("cluster set-key {cluster} none"));
+    }
+    world.does("shutdown");
+}
+
+#[test]
+fn a_backup_holds_no_root_secret_but_one_that_opens_the_pool_and_says_where_there_is_none() {
+    let world = World::new();
+    let named = world.path("named.key");
+    world.does(&format!("init --size 300M --root-secret file:{}", named.display()));
+    let folder = fs::read_dir(world.path("config/pools")).unwrap().next().unwrap().unwrap().path();
+    let private = |path: &Path, bytes: &[u8]| {
+        fs::write(path, bytes).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let good = fs::read(&named).unwrap();
+    // A key file in the usual place that is of something else, and the right one elsewhere.
+    private(&folder.join("root.key"), &[7; 32]);
+    let words = words(&world);
+    let back_up = |name: &str| {
+        let done = world.type_in(&format!("config backup {} {words}", world.path(name).display()));
+        assert_eq!(done.status, 0, "{}", done.err);
+        done
+    };
+    let done = back_up("one");
+    assert!(done.err.contains("root.key does not open the pool"), "{}", done.err);
+    assert!(!done.err.contains("no root secret"), "{}", done.err);
+    private(&named, &[8; 32]);
+    let done = back_up("two");
+    assert!(
+        done.err.contains("holds no root secret") && done.err.contains("recovery"),
+        "{}",
+        done.err
+    );
+    assert!(!done.out.contains("root.key"), "{}", done.out);
+    fs::remove_dir_all(world.path("config")).unwrap();
+    let restore = |name: &str| {
+        world.does(&format!("config restore {} {words}", world.path(name).display()));
+    };
+    restore("two");
+    assert_eq!(world.type_in("cluster list").status, 1, "nothing opens the pool");
+    restore("one");
+    assert_eq!(fs::read(folder.join("root.key")).unwrap(), good);
+    world.does("cluster list");
+    world.does("shutdown");
+}
+
+#[test]
+fn a_recovery_key_that_others_can_read_is_refused() {
+    let world = World::new();
+    let recovery = world.path("recovery");
+    world.does(&format!("init --size 300M --recovery-key {}", recovery.display()));
+    fs::set_permissions(&recovery, fs::Permissions::from_mode(0o640)).unwrap();
+    let daemon = format!("daemon --recovery-key {}", recovery.display());
+    let done = world.type_in(&daemon);
+    assert_eq!(done.status, 1, "{}", done.err);
+    assert!(done.err.contains("chmod 600"), "{}", done.err);
+    fs::set_permissions(&recovery, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(world.type_in(&daemon).status, 0);
+    world.does("shutdown");
 }

@@ -12,6 +12,7 @@
 
 mod file;
 mod lifecycle;
+mod merge;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -128,21 +129,25 @@ impl Keyring {
     /// [`KeysError::KeyringMissing`], [`KeysError::KeyringSecret`], [`KeysError::KeyringCorrupt`],
     /// [`KeysError::File`]
     pub fn open(config: &PoolConfig) -> Result<Self, KeysError> {
-        let (path, secret_path) = (config.keyring(), config.keyring_key());
-        let bytes = file::read(&path)?;
-        let secret = match credential_secret()? {
-            Some(secret) => secret,
-            None if secret_path.exists() => {
-                as_keyring_secret(root_secret::read_secret_file(&secret_path)?)
-            }
+        match own_secret(config)? {
+            Some(secret) => Self::open_with(config, secret),
             None => {
-                return Err(KeysError::KeyringMissing {
-                    what: "secret of the keyring",
-                    path: secret_path,
-                });
+                // What is missing is said of both, the keyring first.
+                file::read(&config.keyring())?;
+                let (what, path) = ("secret of the keyring", config.keyring_key());
+                Err(KeysError::KeyringMissing { what, path })
             }
-        };
-        let state = file::open(&path, &secret_path, &secret, &bytes)?;
+        }
+    }
+
+    /// Opens the keyring of a pool by a secret that stands elsewhere.
+    ///
+    /// # Errors
+    /// As [`Keyring::open`].
+    pub fn open_with(config: &PoolConfig, secret: KeyringSecret) -> Result<Self, KeysError> {
+        let path = config.keyring();
+        let bytes = file::read(&path)?;
+        let state = file::open(&path, &config.keyring_key(), &secret, &bytes)?;
         Ok(Self { path, secret, writer: Mutex::new(()), state: RwLock::new(Arc::new(state)) })
     }
 
@@ -327,6 +332,28 @@ impl Keyring {
         *self.state.write() = Arc::new(new);
         Ok(result)
     }
+}
+
+/// The secret of the keyring in a pool's folder: systemd's credential, else its file; `None` where
+/// there is neither.
+///
+/// # Errors
+/// As [`root_secret::read_secret_file`].
+pub fn own_secret(config: &PoolConfig) -> Result<Option<KeyringSecret>, KeysError> {
+    let path = config.keyring_key();
+    match credential_secret()? {
+        Some(secret) => Ok(Some(secret)),
+        None if path.exists() => {
+            root_secret::read_secret_file(&path).map(as_keyring_secret).map(Some)
+        }
+        None => Ok(None),
+    }
+}
+
+/// The secret of a keyring from what its file held.
+#[must_use]
+pub fn parse_keyring_secret(bytes: &[u8]) -> Option<KeyringSecret> {
+    root_secret::parse_secret(bytes).map(as_keyring_secret)
 }
 
 fn as_keyring_secret(secret: crate::crypto::RootSecret) -> KeyringSecret {
