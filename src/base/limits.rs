@@ -26,6 +26,8 @@ pub const ENGINE_WRAPS_MAX: usize = 8;
 pub const HEADER_WRAPS_MAX: usize = 8;
 /// Bytes in a snapshot's description.
 pub const DESCRIPTION_BYTES_MAX: usize = 1024;
+/// Days that a snapshot's retention may be: a hundred years, as dates reach to 2262.
+pub const RETENTION_DAYS_MAX: u64 = 36_500;
 /// Bytes in a request's body on the control socket.
 pub const REQUEST_BODY_BYTES_MAX: usize = 1 << 20;
 /// Connections served at once on the control socket.

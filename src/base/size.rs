@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::base::limits::RETENTION_DAYS_MAX;
+
 /// A text that is no size or duration.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SizeError {
@@ -13,6 +15,9 @@ pub enum SizeError {
     /// No duration.
     #[error("'{0}' is not a duration: a number and one of s, m, h, d, w, such as 30s, 12h or 7d")]
     Duration(String),
+    /// A retention beyond [`RETENTION_DAYS_MAX`].
+    #[error("nothing can be kept for {0}: the longest retention is {RETENTION_DAYS_MAX}d")]
+    Retention(String),
 }
 
 fn split(text: &str) -> Option<(u64, &str)> {
@@ -56,6 +61,25 @@ pub fn parse_duration(text: &str) -> Result<Duration, SizeError> {
         _ => return Err(bad()),
     };
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(bad)
+}
+
+/// How long something is kept.
+///
+/// # Errors
+/// [`SizeError::Duration`], [`SizeError::Retention`]
+pub fn parse_retention(text: &str) -> Result<Duration, SizeError> {
+    parse_duration(text).and_then(check_retention)
+}
+
+/// That something can be kept for so long.
+///
+/// # Errors
+/// [`SizeError::Retention`]
+pub fn check_retention(retain: Duration) -> Result<Duration, SizeError> {
+    if retain > Duration::from_secs(RETENTION_DAYS_MAX * 86_400) {
+        return Err(SizeError::Retention(format_duration(retain)));
+    }
+    Ok(retain)
 }
 
 /// `1.5 GiB`, `17 B`: for tables.

@@ -1,11 +1,14 @@
 //! `key ...`
 
+use serde::Serialize;
+
 use crate::base::{EncryptionKeyId, KeyState};
 use crate::cli::args::KeyCommand;
 use crate::cli::clusters::relatives;
 use crate::cli::confirm::{confirm, confirm_by_naming, somebody_is_there};
 use crate::cli::context::{Context, Outcome};
 use crate::cli::output::{facts, or_dash, table};
+use crate::control::Problem;
 use crate::control::client::segment;
 use crate::control::types::{
     CreateKey, DeleteKey, Empty, Key, KeyTest, KeyUsage, List, UsageEntry, UsageKind,
@@ -42,23 +45,40 @@ pub(in crate::cli) fn run(context: &Context, command: KeyCommand) -> Outcome {
             let usage: KeyUsage = context.get(&format!("{}/usage", path(&id)))?;
             context.out.reply(&usage, |u| usage_text(&id, u))
         }
-        KeyCommand::Enable { id } => act(context, &id, "enable"),
-        KeyCommand::CancelDelete { id } => act(context, &id, "cancel-delete"),
+        KeyCommand::Enable { id } => {
+            context.out.reply(&change(context, &id, "enable")?, state_text)
+        }
+        KeyCommand::CancelDelete { id } => {
+            context.out.reply(&change(context, &id, "cancel-delete")?, state_text)
+        }
         KeyCommand::Disable { id, yes } => {
             let usage = shown_usage(context, &id)?;
             if !usage.safe_to_delete {
                 confirm(&format!("disable {id}?"), yes.yes)?;
             }
-            act(context, &id, "disable")
+            let key = change(context, &id, "disable")?;
+            context.out.reply(&Changed { key: &key, usage: &usage }, |c| state_text(c.key))?;
+            if key.used_by > 0 {
+                context.out.note("what is mounted under it goes on; mount and restore are refused");
+            }
+            Ok(())
         }
         KeyCommand::Delete { id, after, force, yes } => {
             let usage = shown_usage(context, &id)?;
             let force = force_of(&id, force, &usage, yes.yes)?;
             let request = DeleteKey { after, force };
             let key: Key = context.post(&format!("{}/delete", path(&id)), &request)?;
-            context.out.reply(&key, state_text)
+            context.out.reply(&Changed { key: &key, usage: &usage }, |c| state_text(c.key))
         }
     }
+}
+
+/// What `key disable|delete --json` prints: the key, and what needs it.
+#[derive(Serialize)]
+struct Changed<'a> {
+    #[serde(flatten)]
+    key: &'a Key,
+    usage: &'a KeyUsage,
 }
 
 /// Whether, and by which name, the deletion of a key that is needed is forced.
@@ -67,7 +87,7 @@ fn force_of(
     force: Option<EncryptionKeyId>,
     usage: &KeyUsage,
     yes: bool,
-) -> Result<Option<EncryptionKeyId>, crate::control::Problem> {
+) -> Result<Option<EncryptionKeyId>, Problem> {
     if usage.safe_to_delete || yes || !somebody_is_there() {
         return Ok(force);
     }
@@ -85,20 +105,12 @@ fn path(id: &EncryptionKeyId) -> String {
     format!("/v1/keys/{}", segment(id.as_str()))
 }
 
-fn act(context: &Context, id: &EncryptionKeyId, verb: &str) -> Outcome {
-    let key: Key = context.post(&format!("{}/{verb}", path(id)), &Empty {})?;
-    context.out.reply(&key, state_text)?;
-    if verb == "disable" && key.used_by > 0 {
-        context.out.note("what is mounted under it goes on; mount and restore are refused");
-    }
-    Ok(())
+fn change(context: &Context, id: &EncryptionKeyId, verb: &str) -> Result<Key, Problem> {
+    context.post(&format!("{}/{verb}", path(id)), &Empty {})
 }
 
 /// What needs a key, printed before something is done to it.
-fn shown_usage(
-    context: &Context,
-    id: &EncryptionKeyId,
-) -> Result<KeyUsage, crate::control::Problem> {
+fn shown_usage(context: &Context, id: &EncryptionKeyId) -> Result<KeyUsage, Problem> {
     let usage: KeyUsage = context.get(&format!("{}/usage", path(id)))?;
     if !context.out.json {
         context.out.print(&usage_text(id, &usage))?;

@@ -148,7 +148,7 @@ pub(in crate::cli) fn config(context: &Context, command: ConfigCommand) -> Outco
     context.out.reply(&kept, |k| {
         let added = match k.keys_added {
             Some(n) => {
-                format!("\nthe keyring that was there stays, with {n} keys of the backup added")
+                format!("\nthe keyring that was there stays; keys of the backup added to it: {n}")
             }
             None => String::new(),
         };

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{SnapshotId, Timestamp, codec};
+use crate::base::size::check_retention;
+use crate::base::{ProblemCode, SnapshotId, Timestamp, codec};
 use crate::catalog::Catalog;
 use crate::keys::{PoolConfig, keyring, read_private, write_private};
 use crate::service::Service;
@@ -182,6 +183,14 @@ fn told(seen: &Seen, now: Timestamp) -> String {
          now with strongroom snapshot delete ID",
         seen.time
     )
+}
+
+/// A retention that dates can hold.
+///
+/// # Errors
+/// [`ProblemCode::Usage`]
+pub(in crate::service) fn checked_retention(retain: Duration) -> Result<Duration, ServiceError> {
+    check_retention(retain).map_err(|e| ServiceError::new(ProblemCode::Usage, e.to_string()))
 }
 
 /// When the youngest snapshot was taken; now, where there is none.

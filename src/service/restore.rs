@@ -8,6 +8,7 @@ use crate::base::{ClusterId, ClusterName, ProblemCode, SnapshotId};
 use crate::catalog::{InPlace, NewCluster, NewSnapshot, SnapshotInfo, SnapshotKind, Target};
 use crate::service::Service;
 use crate::service::error::ServiceError;
+use crate::service::expiry::checked_retention;
 use crate::service::heads::Source;
 use crate::service::mounts::{Entry, MountRequest, Stage, Subject};
 use crate::service::types::{Cluster, Mount, RestoredInPlace};
@@ -106,6 +107,7 @@ impl Service {
         id: &SnapshotPrefix,
         retain: Option<Duration>,
     ) -> Result<RestoredInPlace, ServiceError> {
+        let keep = checked_retention(retain.unwrap_or(SAFETY_RETAIN))?;
         let id = self.resolve(id)?;
         let info = self.catalog.snapshot(id)?;
         if info.cluster_deleted {
@@ -119,7 +121,6 @@ impl Service {
         self.check_unmounted(&cluster, "restored in place")?;
         let floor = self.inode_floor(&head)?.max(cluster.next_inode_floor);
         let header = self.reseal(&old, cluster.id, head.header.keys.dup(), &head.key)?;
-        let keep = retain.unwrap_or(SAFETY_RETAIN);
         let safety = NewSnapshot {
             id: self.new_snapshot_id(),
             cluster: cluster.id,

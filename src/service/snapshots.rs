@@ -12,6 +12,7 @@ use crate::keys::Deadline;
 use crate::pool::CutPlan;
 use crate::service::Service;
 use crate::service::error::ServiceError;
+use crate::service::expiry::checked_retention;
 use crate::service::mounts::{MountId, Stage};
 use crate::service::types::{Snapshot, SnapshotStatus, SnapshotsDeleted, SnapshotsRewrapped};
 use crate::sys::{clock, random};
@@ -132,13 +133,15 @@ impl Service {
     ///
     /// # Errors
     /// [`ProblemCode::ClusterNotFound`], [`ProblemCode::BarrierFailed`],
-    /// [`ProblemCode::LogOutstanding`]; the pool's. None is taken then.
+    /// [`ProblemCode::LogOutstanding`], [`ProblemCode::Usage`] for a retention beyond what dates
+    /// hold; the pool's. None is taken then.
     pub fn create_snapshots(
         &self,
         which: &Which,
         retain: Option<Duration>,
         description: &str,
     ) -> Result<Vec<Snapshot>, ServiceError> {
+        let retain = retain.map(checked_retention).transpose()?;
         let clusters: Vec<ClusterInfo> = match which {
             Which::All => self.catalog.clusters()?,
             Which::Named(names) => {

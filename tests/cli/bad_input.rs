@@ -6,6 +6,28 @@ use std::os::unix::ffi::OsStrExt;
 use crate::support::World;
 
 #[test]
+fn a_time_that_cannot_be_is_refused_with_what_can() {
+    let world = World::new();
+    for line in ["snapshot create db --retain", "restore snap-0000 --in-place --retain"] {
+        let done = world.type_in(&format!("{line} 99999999d"));
+        assert_eq!(done.status, 2, "{line}: {}", done.err);
+        assert!(done.err.contains("99999999d") && done.err.contains("36500d"), "{}", done.err);
+    }
+    let lines = [
+        "snapshot create db --retain -1d",
+        "restore snap-0000 --in-place --retain -1d",
+        "key create k1 --deletion-wait -1d",
+        "key delete k1 --after -1d",
+    ];
+    for line in lines {
+        let done = world.type_in(line);
+        assert_eq!(done.status, 2, "{line}: {}", done.err);
+        assert!(done.err.contains("'-1d' is not a duration"), "{line}: {}", done.err);
+    }
+    assert!(world.is_untouched());
+}
+
+#[test]
 fn wrong_usage_is_2_before_anything_is_touched() {
     let world = World::new();
     let long = "x".repeat(65);

@@ -82,6 +82,15 @@ listed() { { sr cluster list --json; sr snapshot list --json; } | jq 'del(.. | .
     [ "$(sr key usage k1 --json | jq .safeToDelete)" = true ]
 }
 
+@test "with --json, disabling and deleting a key tell what needs it" {
+    needed='.encryptionKeyId == "local://k1" and (.usage.safeToDelete | not) and (.usage.results | map(.id // .name) | sort == ($all | sort))'
+    all=$(jq -cn --arg s "$snap" '["db", $s]')
+    sr key disable k1 --yes --json | jq -e --argjson all "$all" ".state == \"disabled\" and $needed"
+    sr key delete k1 --force k1 --yes --json | jq -e --argjson all "$all" ".state == \"deleted\" and $needed"
+    sr key create k2
+    sr key disable k2 --json | jq -e '.usage.safeToDelete and .usage.results == []'
+}
+
 @test "a key in use is deleted only by naming it again; its snapshots are unrecoverable and can be deleted without it" {
     sr umount db
     both key delete k1 --yes

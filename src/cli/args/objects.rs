@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::base::size::parse_duration;
+use crate::base::size::{parse_duration, parse_retention};
 use crate::base::{ClusterName, EncryptionKeyId};
 use crate::cli::args::{Refresh, Yes};
 use crate::cli::words::{SnapshotPrefix, Target, parse_mount_options};
@@ -27,7 +27,7 @@ Examples:
         #[arg(long)]
         all: bool,
         /// Delete it by itself after this time [default: never]
-        #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+        #[arg(long, value_parser = parse_retention, allow_hyphen_values = true, value_name = "DURATION")]
         retain: Option<Duration>,
         /// What to say of it
         #[arg(long, default_value = "", hide_default_value = true, value_name = "TEXT")]
@@ -94,7 +94,7 @@ pub struct Restore {
     #[arg(long)]
     pub in_place: bool,
     /// How long the safety snapshot is kept [default: 7d]
-    #[arg(long, value_parser = parse_duration, value_name = "DURATION", conflicts_with_all = ["mountpoint", "to_cluster"])]
+    #[arg(long, value_parser = parse_retention, allow_hyphen_values = true, value_name = "DURATION", conflicts_with_all = ["mountpoint", "to_cluster"])]
     pub retain: Option<Duration>,
     /// Mount options, separated by commas
     #[arg(short, value_name = "OPTIONS", value_parser = parse_mount_options, conflicts_with_all = ["to_cluster", "in_place"])]
@@ -116,7 +116,7 @@ Examples:
         /// Its name [default: one is made up]
         name: Option<String>,
         /// Waiting period before a deletion, 0 to 30d, fixed for the key's life [default: 7d]
-        #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+        #[arg(long, value_parser = parse_duration, allow_hyphen_values = true, value_name = "DURATION")]
         deletion_wait: Option<Duration>,
     },
     /// List the embedded keys, and every key that the pool needs
@@ -173,7 +173,7 @@ Examples:
         #[arg(value_name = "KEY_ID")]
         id: EncryptionKeyId,
         /// A longer waiting period than the key's own
-        #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+        #[arg(long, value_parser = parse_duration, allow_hyphen_values = true, value_name = "DURATION")]
         after: Option<Duration>,
         /// The key named again, where something still needs it
         #[arg(long, value_name = "KEY_ID")]

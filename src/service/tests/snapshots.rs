@@ -200,6 +200,22 @@ fn a_clock_that_is_behind_does_not_shorten_what_is_kept() {
 }
 
 #[test]
+fn a_retention_that_no_date_holds_is_refused_and_not_cut() {
+    let world = World::new();
+    world.create("db", None);
+    let which = Which::Named(vec![name("db")]);
+    let days = |n: u64| Some(Duration::from_secs(n * 86_400));
+    let error = world.service.create_snapshots(&which, days(36_501), "").unwrap_err();
+    assert_eq!(error.code, ProblemCode::Usage);
+    assert!(error.detail.contains("36500d"), "{error}");
+    assert!(world.service.snapshots(None, false).unwrap().is_empty());
+    let kept = &world.service.create_snapshots(&which, days(36_500), "").unwrap()[0];
+    assert_eq!(kept.expires_at, Some(world.time.lock().plus_secs(36_500 * 86_400)));
+    let error = world.service.restore_in_place(&prefix(kept.id), days(99_999_999)).unwrap_err();
+    assert_eq!(error.code, ProblemCode::Usage);
+}
+
+#[test]
 fn unknown_clusters_and_ambiguous_prefixes_are_refused() {
     let world = World::new();
     let error = world.service.create_snapshots(&Which::All, None, "").unwrap_err();
