@@ -18,7 +18,7 @@ need_fuse
 export CARGO_TERM_COLOR=never
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
-passed=0 failed=0 skipped=0 parts=()
+passed=0 failed=0 skipped=0 parts=() failures=()
 
 # part NAME COMMAND...: runs it, counts its tests, remembers its time.
 part() {
@@ -28,6 +28,14 @@ part() {
     "$@" 2>&1 | tee "$log/out" || status=${PIPESTATUS[0]}
     count "$status"
     parts+=("$(printf '%5ds  %s' $((SECONDS - begin)) "$name")")
+}
+
+# Remembers which tests failed, and what was said of it; of a part that counts none, what it said last.
+name_failures() {
+    local lines
+    lines=$(grep -E '^not ok [0-9]+' -A 20 "$log/out" | grep -E '^(not ok|#)'
+        grep -E '^---- .* stdout ----$' -A 6 "$log/out")
+    failures+=("${lines:-$(tail -n 20 "$log/out")}")
 }
 
 # Adds up the closing lines of cargo test and of bats; a part without any counts as one test.
@@ -44,6 +52,7 @@ count() {
     elif [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then
         bad=1
     fi
+    if [ "$bad" -gt 0 ]; then name_failures; fi
     passed=$((passed + ok)) failed=$((failed + bad))
 }
 
@@ -58,5 +67,6 @@ part "at the shell" env STRONGROOM_BIN="${CARGO_TARGET_DIR:-$PWD/target}/debug/s
 
 say "time"
 printf '%s\n' "${parts[@]}"
+[ "$failed" -eq 0 ] || printf '\n== failed\n%s\n' "$(printf '%s\n' "${failures[@]}")"
 printf '\n%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 [ "$failed" -eq 0 ]
