@@ -63,7 +63,9 @@ part "build" cargo build --quiet --tests --bins
 part "unit, engine, command line and mount tests" cargo test --quiet --no-fail-fast
 part "crashes" scripts/crash.sh --short
 # What "build" made: building the program alone would resolve its features anew.
-part "at the shell" env STRONGROOM_BIN="${CARGO_TARGET_DIR:-$PWD/target}/debug/strongroom" scripts/shell_tests.sh
+export STRONGROOM_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug/strongroom
+part "suites of others" scripts/posix.sh --short
+part "at the shell" scripts/shell_tests.sh
 
 say "time"
 printf '%s\n' "${parts[@]}"
