@@ -17,9 +17,8 @@ case ${1:-} in
     *) die "usage: scripts/posix.sh [--short]" ;;
 esac
 [ "$(id -u)" = 0 ] || die "the suites make device files and act as other users: run this as root"
+need_program jq util-linux
 need_rust
-need_fuse
-install_packages jq util-linux
 target=${CARGO_TARGET_DIR:-$PWD/target}
 tools=$target/posix
 # tool NAME VERSION: the suite from crates.io, built once beside what cargo builds.
@@ -29,7 +28,6 @@ tool() {
 }
 tool pjdfstest 0.2.2
 tool fsx 0.3.2
-[ -n "${STRONGROOM_BIN:-}" ] || { cargo build --quiet --release; STRONGROOM_BIN=$target/release/strongroom; }
 sr() { "$STRONGROOM_BIN" "$@"; }
 
 work=$(mktemp -d /var/tmp/strongroom-posix.XXXXXX)

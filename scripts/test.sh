@@ -6,6 +6,14 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib/common.sh
 
+# Tests act as other users with what is built: not so in a home that is closed to them, as root's is.
+if [ -z "${CARGO_TARGET_DIR:-}" ] && ! everybody_reaches "$PWD"; then
+    CARGO_TARGET_DIR=/var/tmp/strongroom-target
+    say "other users cannot reach $PWD: building in $CARGO_TARGET_DIR"
+    mkdir -p "$CARGO_TARGET_DIR"
+    [ -O "$CARGO_TARGET_DIR" ] || die "$CARGO_TARGET_DIR is somebody else's: set CARGO_TARGET_DIR"
+    export CARGO_TARGET_DIR
+fi
 [ "${1:-}" = --no-install ] || {
     install_packages gcc libc6-dev fuse3 bats jq curl python3 python3-venv \
         acl attr e2fsprogs util-linux procps sqlite3 postgresql postgresql-client tmux

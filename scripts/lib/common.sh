@@ -63,6 +63,14 @@ need_rust() {
     fi
 }
 
+# Whether every user may enter this directory, as far as permissions say.
+everybody_reaches() {
+    local at=$1
+    while [ "$at" != / ]; do
+        case $(stat -c %A "$at") in *[xt]) at=$(dirname "$at") ;; *) return 1 ;; esac
+    done
+}
+
 # A missing /dev/fuse is a failure that says so, never a skipped test.
 need_fuse() {
     [ -e /dev/fuse ] || as_root modprobe fuse 2>/dev/null || true

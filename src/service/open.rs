@@ -139,6 +139,27 @@ fn open_keyring(config: &PoolConfig, expected: bool, now: Timestamp) -> Result<K
     }
 }
 
+/// Puts the provider of the embedded keys there: of one that cannot be opened all keys are
+/// unreachable. Returns the keyring, or why there is none.
+fn register_keyring(
+    registry: &mut Registry,
+    keyring: Result<Keyring, KeysError>,
+) -> (Option<Arc<Keyring>>, Option<String>) {
+    match keyring {
+        Ok(keyring) => {
+            let keyring = Arc::new(keyring);
+            registry.register(Arc::new(LocalProvider::new(keyring.clone())));
+            (Some(keyring), None)
+        }
+        Err(error) => {
+            let problem = error.to_string();
+            log::error!("keys of the embedded keyring are unreachable: {problem}");
+            registry.register(Arc::new(AbsentKeyring::new(problem)));
+            (None, Some(with_remedy(&error)))
+        }
+    }
+}
+
 /// A damaged anchor is made again where a rollback is accepted.
 fn unless_accepted(error: KeysError, accepted: bool) -> Result<Option<Anchor>, KeysError> {
     if accepted {
@@ -188,19 +209,7 @@ impl Service {
         let expiry = ExpiryClock::load(&config, || youngest(&catalog, (options.clock)()));
         let mut registry = Registry::new();
         options.providers.into_iter().for_each(|p| registry.register(p));
-        let (keyring, keyring_problem) = match keyring {
-            Ok(keyring) => {
-                let keyring = Arc::new(keyring);
-                registry.register(Arc::new(LocalProvider::new(keyring.clone())));
-                (Some(keyring), None)
-            }
-            Err(error) => {
-                let problem = error.to_string();
-                log::error!("keys of the embedded keyring are unreachable: {problem}");
-                registry.register(Arc::new(AbsentKeyring::new(problem)));
-                (None, Some(with_remedy(&error)))
-            }
-        };
+        let (keyring, keyring_problem) = register_keyring(&mut registry, keyring);
         let service = Arc::new(Self {
             catalog,
             registry: RwLock::new(registry),
