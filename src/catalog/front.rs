@@ -199,13 +199,17 @@ impl Catalog {
     pub fn delete_snapshots(&self, ids: &[SnapshotId]) -> Result<Option<ShredScope>, CatalogError> {
         let _changes = self.changes.lock();
         {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
             snapshot::check_delete(&state.index, ids)?;
             if let Some(busy) = ids.iter().find(|id| state.readers.contains_key(id)) {
                 return Err(CatalogError::SnapshotBusy(*busy));
             }
+            // The checkpoint takes its time until it comes to the edit.
+            state.deleting.extend(ids);
         }
-        let ((), done) = self.change(Vec::new(), true, |edit| edit.delete_snapshots(ids))?;
+        let deleted = self.change(Vec::new(), true, |edit| edit.delete_snapshots(ids));
+        self.state.lock().deleting.clear();
+        let ((), done) = deleted?;
         crate::base::counters::SNAPSHOTS_DELETED.add(ids.len() as u64);
         Ok(done.shredded)
     }

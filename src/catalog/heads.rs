@@ -135,8 +135,8 @@ impl Catalog {
     /// Opens a snapshot for reading.
     ///
     /// # Errors
-    /// [`CatalogError::SnapshotNotFound`], [`CatalogError::NothingWritten`]; the pool's errors,
-    /// among them that of a wrong key.
+    /// [`CatalogError::SnapshotNotFound`], [`CatalogError::SnapshotBusy`] while it is being deleted,
+    /// [`CatalogError::NothingWritten`]; the pool's errors, among them that of a wrong key.
     pub fn open_snapshot(
         &self,
         id: SnapshotId,
@@ -153,6 +153,9 @@ impl Catalog {
     fn enter_snapshot(&self, id: SnapshotId) -> Result<SnapshotReader, CatalogError> {
         let mut state = self.state.lock();
         state.index.snapshot(id)?;
+        if state.deleting.contains(&id) {
+            return Err(CatalogError::SnapshotBusy(id));
+        }
         *state.readers.entry(id).or_default() += 1;
         Ok(SnapshotReader { state: Arc::clone(&self.state), id })
     }

@@ -81,6 +81,8 @@ pub(in crate::catalog) struct State {
     pub open_heads: BTreeMap<ClusterId, Weak<Head>>,
     /// Snapshots that are open, with the number of their readers.
     pub readers: BTreeMap<SnapshotId, usize>,
+    /// Snapshots that are being deleted: nobody reads them, and nobody begins to.
+    pub deleting: BTreeSet<SnapshotId>,
     /// Headers that were staged, and not adopted, when the pool was last served.
     pub staged: Vec<Target>,
 }
@@ -96,6 +98,7 @@ impl State {
             stored: None,
             open_heads: BTreeMap::new(),
             readers: BTreeMap::new(),
+            deleting: BTreeSet::new(),
             staged: Vec::new(),
         }
     }

@@ -30,7 +30,8 @@ pub struct CutPlan<'a> {
     /// A change of the catalog, made after the keeper settled the cut. Where it fails, what it did
     /// is undone, the checkpoint goes on, and its error is returned.
     pub edit: Option<Edit<'a>>,
-    /// The head of this cluster takes no operation after the cut, and keeps no log.
+    /// The head of this cluster takes no operation after the cut, keeps no log, and takes part in
+    /// no checkpoint after this one.
     pub closing: Option<ClusterId>,
     /// Fewer can read after this than before: both superblock slots are rewritten before it
     /// returns.
@@ -111,7 +112,7 @@ impl Pool {
         self.core.check_writable()?;
         let _on_panic = FailOnPanic(&self.core);
         let _this_thread = Checkpointing::begin();
-        let narrowing = plan.narrowing;
+        let (narrowing, closing) = (plan.narrowing, plan.closing);
         let (generation, edit) = match self.write_checkpoint(serial, plan) {
             Ok(done) => done,
             Err(error) => {
@@ -120,6 +121,10 @@ impl Pool {
                 return Err(error);
             }
         };
+        // Before another checkpoint can begin: its cut would give the head its log back.
+        if let Some(cluster) = closing {
+            self.unregister(cluster);
+        }
         let shredded = if narrowing { Some(self.shred(serial)?) } else { None };
         self.core.space.discard_empty();
         edit?;

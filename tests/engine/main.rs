@@ -1,5 +1,6 @@
 //! The engine from above, without FUSE: real pools on simulated disks.
 
+mod at_once;
 mod catalog;
 mod check;
 mod check_files;

@@ -140,8 +140,8 @@ impl Pool {
         if let Err(error) = &done {
             // What its log holds comes back when the pool is opened again, and only then.
             self.core().fail(&format!("a cluster could not be closed: {error}"));
+            self.unregister(head.cluster);
         }
-        self.unregister(head.cluster);
         done.map(|_| ())
     }
 
