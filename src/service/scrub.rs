@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::units::BLOCK_SIZE_U64;
 use crate::base::{ClusterId, ClusterName, EncryptionKeyId, ProblemCode, SnapshotId};
-use crate::catalog::{ClusterInfo, SnapshotInfo, Target};
+use crate::catalog::{CatalogError, ClusterInfo, SnapshotInfo, Target};
 use crate::crypto::{ClusterKey, HeaderKeys};
 use crate::keys::{Deadline, envelope};
 use crate::pool::{Head, Pool};
@@ -241,12 +241,14 @@ impl Service {
                     Ok(key) => key,
                     Err(ids) => return scrub.tree(owner, ScrubTree::Locked(ids)),
                 };
-                // Its reader is counted: it is not deleted while it is read.
+                // Its reader is counted: it is not deleted while it is read. While it is being deleted,
+                // or once it is, it is left out.
                 match self.catalog.open_snapshot(info.id, &key) {
                     Ok(open) => {
                         let (view, name_key, _reader) = open.into_parts();
                         scrub.tree(owner, ScrubTree::Open(view, &name_key))
                     }
+                    Err(CatalogError::SnapshotBusy(_) | CatalogError::SnapshotNotFound(_)) => true,
                     Err(error) => scrub.tree(owner, ScrubTree::Damaged(error.to_string())),
                 }
             }
