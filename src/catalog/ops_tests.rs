@@ -201,15 +201,18 @@ fn in_place_restore_keeps_what_it_replaces_and_can_be_undone() {
     for (from, safety, floor) in [(7, 8, 50), (8, 9, 40)] {
         let header = snapshot_record(&pool.memory, SnapshotId(from)).unwrap().header;
         let before = cluster_record(&pool.memory, id(1)).unwrap();
-        pool.edit(|e| {
-            e.restore_in_place(InPlace {
-                snapshot: SnapshotId(from),
-                safety: new_snapshot(safety, id(1), SnapshotKind::Safety),
-                header: header.dup(),
-                next_inode_floor: floor,
-            })
-        })
-        .unwrap();
+        let restore = |replaced| InPlace {
+            snapshot: SnapshotId(from),
+            safety: new_snapshot(safety, id(1), SnapshotKind::Safety),
+            header: header.dup(),
+            replaced,
+            next_inode_floor: floor,
+        };
+        let stale = restore(Generation(before.header.root_generation.get() - 1));
+        let refused = pool.edit(|e| e.restore_in_place(stale));
+        assert!(matches!(refused, Err(CatalogError::RootChanged)), "written to since: {refused:?}");
+        let fresh = restore(before.header.root_generation);
+        pool.edit(|e| e.restore_in_place(fresh)).unwrap();
         let after = cluster_record(&pool.memory, id(1)).unwrap();
         assert!(after.header.same_as(&header));
         assert_eq!(after.next_inode_floor, 50, "the larger one stays");

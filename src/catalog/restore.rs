@@ -1,6 +1,6 @@
 //! Restoring: a snapshot becomes a new cluster, or its own cluster's head. Constant time.
 
-use crate::base::SnapshotId;
+use crate::base::{Generation, SnapshotId};
 use crate::catalog::cluster::NewCluster;
 use crate::catalog::error::CatalogError;
 use crate::catalog::header::{Header, Origin};
@@ -16,7 +16,9 @@ pub struct InPlace {
     pub safety: NewSnapshot,
     /// The cluster's present keys, with the snapshot's root sealed anew under them.
     pub header: Header,
-    /// Above every inode number that the cluster ever gave out: none may come back.
+    /// The root that it replaces.
+    pub replaced: Generation,
+    /// Above every inode number that the cluster gave out up to that root: none may come back.
     pub next_inode_floor: u64,
 }
 
@@ -44,7 +46,9 @@ impl<S: Storage> Edit<'_, S> {
         let snapshot = self.snapshot(restore.snapshot)?;
         check_same_tree(&snapshot.header, &restore.header)?;
         let mut cluster = self.cluster(snapshot.cluster)?;
-        if restore.header.keys.ck_id != cluster.header.keys.ck_id {
+        let same_keys = restore.header.keys.ck_id == cluster.header.keys.ck_id;
+        // Mounted and written to since the floor was read.
+        if !same_keys || restore.replaced != cluster.header.root_generation {
             return Err(CatalogError::RootChanged);
         }
         let (safety, _) =

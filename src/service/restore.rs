@@ -129,7 +129,8 @@ impl Service {
             kind: SnapshotKind::Safety,
             description: format!("before the restore of {id} in place"),
         };
-        let restore = InPlace { snapshot: id, safety, header, next_inode_floor: floor };
+        let replaced = head.header.root_generation;
+        let restore = InPlace { snapshot: id, safety, header, replaced, next_inode_floor: floor };
         let safety = self.catalog.restore_in_place(restore)?;
         log::info!("restored snapshot {id} in place; {} keeps what was there", safety.id);
         Ok(RestoredInPlace {

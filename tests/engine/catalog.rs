@@ -234,10 +234,11 @@ impl World {
         self.close(cluster);
         let header = self.catalog.header(Target::Snapshot(id)).unwrap();
         let current = self.catalog.header(Target::Cluster(cluster)).unwrap();
+        let replaced = current.root_generation;
         let header = resealed(&self.catalog, cluster, &header, cluster, current.keys);
         let safety = self.new_snapshot(cluster, SnapshotKind::Safety);
         let safety_id = safety.id;
-        let restore = InPlace { snapshot: id, safety, header, next_inode_floor: 0 };
+        let restore = InPlace { snapshot: id, safety, header, replaced, next_inode_floor: 0 };
         self.catalog.restore_in_place(restore).unwrap();
         let state = self.clusters.get_mut(&cluster).unwrap();
         let before = std::mem::replace(&mut state.now, now);
