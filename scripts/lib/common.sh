@@ -75,6 +75,8 @@ everybody_reaches() {
 need_fuse() {
     [ -e /dev/fuse ] || as_root modprobe fuse 2>/dev/null || true
     [ -e /dev/fuse ] || die "/dev/fuse is missing: load the fuse module (in a container: --device /dev/fuse --cap-add SYS_ADMIN)"
+    # fusermount3 reads it to unmount; a root that was never booted has none.
+    [ -e /etc/mtab ] || as_root ln -s ../proc/self/mounts /etc/mtab
 }
 
 # need_program PACKAGE...: the program at $STRONGROOM_BIN, or built for release, where it can mount; built,
