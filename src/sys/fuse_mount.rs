@@ -107,8 +107,8 @@ pub struct Mounted {
 /// [`FuseMountError`]
 pub fn mount_fuse(point: &MountPoint, request: &MountRequest) -> Result<Mounted, FuseMountError> {
     let not_visible = || FuseMountError::NotVisible(point.path().to_owned());
-    let before: Vec<u64> =
-        mount_table::mounts().map_err(|_| not_visible())?.iter().map(|m| m.id).collect();
+    // Whole entries: the number of a mount that goes meanwhile, anybody's, is given to ours.
+    let before = mount_table::mounts().map_err(|_| not_visible())?;
     let fd = if nix::unistd::geteuid().is_root() {
         mount_as_root(point, request)?
     } else {
@@ -117,7 +117,7 @@ pub fn mount_fuse(point: &MountPoint, request: &MountRequest) -> Result<Mounted,
     // Somebody may have renamed a directory above it by now.
     let path = std::fs::read_link(point.magic_path()).map_err(|_| not_visible())?;
     match mount_table::mount_at(&path) {
-        Ok(Some(entry)) if entry.fs_type == FS_TYPE && !before.contains(&entry.id) => {
+        Ok(Some(entry)) if entry.fs_type == FS_TYPE && !before.contains(&entry) => {
             Ok(Mounted { fd, device: entry.device })
         }
         _ => Err(not_visible()),
