@@ -19,3 +19,5 @@ pub mod fuse; // the adapter from fuser to a volume, mount options, sessions
 pub mod control; // the wire: typed requests and replies, trait Api, server and client over a Unix socket
 pub mod daemon; // the process: settings, log, places, start and stop order, wiring
 pub mod cli; // commands, output, exit status
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing; // what reads bytes from outside, each as a function of bytes

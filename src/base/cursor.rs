@@ -86,9 +86,9 @@ impl<'a> Reader<'a> {
         self.array().map(i64::from_le_bytes)
     }
     /// # Errors
-    /// [`DecodeError::Short`]
+    /// [`DecodeError::Short`]; [`DecodeError::Field`] for what no device is large enough for.
     pub fn addr(&mut self) -> Result<BlockAddr, DecodeError> {
-        self.u64().map(BlockAddr)
+        BlockAddr::checked(self.u64()?).ok_or(DecodeError::Field("block address"))
     }
     /// # Errors
     /// [`DecodeError::Short`]

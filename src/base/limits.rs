@@ -16,6 +16,8 @@ pub const XATTR_LIST_BYTES_MAX: usize = 65_536;
 pub const LINKS_MAX: u32 = 65_000;
 /// Largest file size and offset.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+/// Blocks in one tree node (32 KiB).
+pub const NODE_BLOCKS_MAX: u32 = 8;
 /// Blocks in one extent (128 KiB).
 pub const EXTENT_BLOCKS_MAX: u32 = 32;
 /// Blocks in a region (64 MiB).

@@ -59,6 +59,15 @@ unit!(
 );
 
 impl BlockAddr {
+    /// The last address that is taken from outside: its offset in bytes, and that of every block
+    /// that a run of up to 2^32 blocks reaches from there, can be counted.
+    const LAST: u64 = u64::MAX / BLOCK_SIZE_U64 - (1 << 32);
+
+    /// The address that bytes from outside state, where there can be one.
+    #[must_use]
+    pub const fn checked(addr: u64) -> Option<Self> {
+        if addr <= Self::LAST { Some(Self(addr)) } else { None }
+    }
     /// Offset of the block on the device, in bytes.
     #[must_use]
     pub const fn offset_bytes(self) -> u64 {

@@ -47,9 +47,9 @@ impl Geometry {
     pub fn is_valid(&self) -> bool {
         let ring = u64::from(self.ring_blocks) * BLOCK_SIZE_U64;
         (RING_BYTES_MIN..=RING_BYTES_MAX).contains(&ring)
-            && self.total_blocks <= (1 << 50)
             && self.total_blocks >= self.regions_start() + REGION_BLOCKS
-            && self.region_count() < u32::MAX
+            // Regions are numbered by 32 bits.
+            && self.total_blocks < u64::from(u32::MAX) * REGION_BLOCKS
     }
 
     /// First block of the first region.
@@ -161,6 +161,14 @@ mod tests {
         ] {
             assert!(g.locate(run).is_err(), "{run:?}");
         }
+    }
+
+    #[test]
+    fn more_regions_than_numbers_are_refused() {
+        let of = |total_blocks| Geometry { total_blocks, ..Geometry::for_size(1 << 40) };
+        let max = u64::from(u32::MAX) * REGION_BLOCKS;
+        assert!(of(max - 1).is_valid());
+        assert!([max, 1 << 50, u64::MAX].into_iter().all(|total| !of(total).is_valid()));
     }
 
     #[test]

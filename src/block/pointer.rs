@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use crate::base::cursor::{DecodeError, Reader, Writer};
+use crate::base::limits::NODE_BLOCKS_MAX;
 use crate::base::{BlockAddr, Generation};
 use crate::block::Run;
 use crate::crypto::{BlockKey, Tag};
@@ -51,7 +52,8 @@ impl Pointer {
     /// Reads an encoded pointer.
     ///
     /// # Errors
-    /// [`DecodeError::Short`]; [`DecodeError::Field`] for a null address or no blocks;
+    /// [`DecodeError::Short`]; [`DecodeError::Field`] for a null address, no blocks, or more than a
+    /// node can have;
     /// [`DecodeError::Reserved`].
     pub fn decode(r: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let addr = r.addr()?;
@@ -63,11 +65,10 @@ impl Pointer {
         let birth = r.generation()?;
         let key = BlockKey(r.array()?);
         let tag = Tag(r.array()?);
-        let max = u64::MAX / crate::base::units::BLOCK_SIZE_U64 - u64::from(u32::MAX);
-        if addr.get() == 0 || addr.get() > max || second.get() > max {
+        if addr.get() == 0 {
             return Err(DecodeError::Field("pointer address"));
         }
-        if blocks == 0 {
+        if blocks == 0 || blocks > NODE_BLOCKS_MAX {
             return Err(DecodeError::Field("pointer blocks"));
         }
         let second = (second.get() != 0).then_some(second);
@@ -148,7 +149,7 @@ mod tests {
         let mut w = Writer::new();
         sample(None).encode(&mut w);
         let good = w.into_bytes();
-        for (at, value) in [(0, 0), (7, 0xff), (16, 0), (20, 1)] {
+        for (at, value) in [(0, 0), (7, 0xff), (15, 0xff), (16, 0), (18, 1), (20, 1)] {
             let mut bad = good.clone();
             bad[at] = value;
             assert!(Pointer::decode(&mut Reader::new(&bad)).is_err(), "byte {at}");

@@ -10,6 +10,7 @@ use crate::block::Run;
 use crate::catalog::error::CatalogError;
 use crate::catalog::keys;
 use crate::catalog::storage::{Items, Storage};
+use crate::tree::Key;
 
 /// Which cell: blocks killed in `death` that were born in `birth`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +102,15 @@ pub fn decode_run(value: &[u8]) -> Result<u32, DecodeError> {
     if blocks == 0 { Err(DecodeError::Field("cell run blocks")) } else { Ok(blocks) }
 }
 
+/// The run that a cell's run item states.
+///
+/// # Errors
+/// [`DecodeError`]
+pub(in crate::catalog) fn run_of(key: Key, value: &[u8]) -> Result<Run, DecodeError> {
+    let addr = BlockAddr::checked(key.offset).ok_or(DecodeError::Field("cell run address"))?;
+    Ok(Run { addr, blocks: decode_run(value)? })
+}
+
 /// The cells of `death` with their sizes, born in `births`, at most `limit`.
 ///
 /// # Errors
@@ -150,8 +160,8 @@ pub(in crate::catalog) fn take(
             more = true;
             return ControlFlow::Break(());
         }
-        match decode_run(value) {
-            Ok(blocks) => runs.push(Run { addr: BlockAddr(key.offset), blocks }),
+        match run_of(key, value) {
+            Ok(run) => runs.push(run),
             Err(error) => bad = Some(error),
         }
         if bad.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }

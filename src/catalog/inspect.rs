@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::base::cursor::DecodeError;
-use crate::base::{BlockAddr, LineId, SegmentId};
+use crate::base::{LineId, SegmentId};
 use crate::block::Run;
 use crate::catalog::error::CatalogError;
 use crate::catalog::header::{ClusterRecord, SnapshotRecord, Tombstone};
@@ -104,8 +104,7 @@ fn decode(place: keys::Place, key: Key, value: &[u8]) -> Result<Item, DecodeErro
             Item::Cell { death, birth, blocks: cells::decode_size(value)? }
         }
         keys::Place::CellRun { death, birth } => {
-            let run = Run { addr: BlockAddr(key.offset), blocks: cells::decode_run(value)? };
-            Item::CellRun { death, birth, run }
+            Item::CellRun { death, birth, run: cells::run_of(key, value)? }
         }
         keys::Place::Tombstones => Item::Tombstones(Tombstone::decode(value)?),
         keys::Place::Cluster | keys::Place::Snapshot | keys::Place::Chunk => {

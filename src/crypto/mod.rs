@@ -14,6 +14,8 @@ mod block;
 mod derive;
 mod engine_wrap;
 mod header_keys;
+#[cfg(any(test, fuzzing))]
+pub mod liar;
 mod mac;
 mod names;
 mod passphrase;

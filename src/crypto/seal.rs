@@ -71,7 +71,13 @@ pub(in crate::crypto) fn seal_with(
     ad: &[u8],
     plain: &[u8],
 ) -> Vec<u8> {
-    Seal { nonce: *nonce, derived: derived(key, label, ad, nonce) }.finish(plain)
+    Seal {
+        nonce: *nonce,
+        derived: derived(key, label, ad, nonce),
+        #[cfg(any(test, fuzzing))]
+        label: label.to_owned(),
+    }
+    .finish(plain)
 }
 
 /// A seal that is begun before its plaintext is known: its commitment depends on key, label,
@@ -79,6 +85,8 @@ pub(in crate::crypto) fn seal_with(
 pub struct Seal {
     nonce: [u8; NONCE_BYTES],
     derived: Derived,
+    #[cfg(any(test, fuzzing))]
+    label: String,
 }
 
 impl Seal {
@@ -86,7 +94,12 @@ impl Seal {
     #[must_use]
     pub fn begin(key: &[u8; 32], label: &str, ad: &[u8]) -> Self {
         let nonce = random::array();
-        Self { nonce, derived: derived(key, label, ad, &nonce) }
+        Self {
+            nonce,
+            derived: derived(key, label, ad, &nonce),
+            #[cfg(any(test, fuzzing))]
+            label: label.to_owned(),
+        }
     }
 
     /// C, as [`seal_id`] reads it from the finished seal.
@@ -98,6 +111,8 @@ impl Seal {
     /// Seals `plain`, as [`seal`] does.
     #[must_use]
     pub fn finish(self, plain: &[u8]) -> Vec<u8> {
+        #[cfg(any(test, fuzzing))]
+        let plain = &*crate::crypto::liar::record(&self.label, plain);
         let mut out = Vec::with_capacity(plain.len() + SEAL_OVERHEAD);
         out.extend_from_slice(&self.nonce);
         out.extend_from_slice(&self.derived.commitment);

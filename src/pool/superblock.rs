@@ -188,7 +188,7 @@ impl Clear {
 }
 
 impl Payload {
-    fn encode(&self) -> Zeroizing<Vec<u8>> {
+    pub(crate) fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut w = Writer::new();
         w.u32(u32::from(self.catalog_root.is_some()));
         match &self.catalog_root {
@@ -204,7 +204,7 @@ impl Payload {
         w.into_secret()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(bytes);
         let present = r.u32()?;
         let root = r.bytes(Pointer::BYTES)?;

@@ -22,6 +22,30 @@ pub fn erase_what_this_thread_frees() {
     ERASES.set(true);
 }
 
+/// How much the calling thread holds, for tests of what a reader of strange bytes may take.
+#[cfg(any(test, fuzzing))]
+pub mod meter {
+    use std::cell::Cell;
+
+    thread_local! {
+        static HELD: Cell<isize> = const { Cell::new(0) };
+        static PEAK: Cell<isize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn changed(by: isize) {
+        HELD.set(HELD.get().saturating_add(by));
+        PEAK.set(PEAK.get().max(HELD.get()));
+    }
+
+    /// The most bytes that `work` held at once, beyond those that were held before.
+    pub fn peak_of(work: impl FnOnce()) -> usize {
+        let before = HELD.get();
+        PEAK.set(before);
+        work();
+        usize::try_from(PEAK.get() - before).unwrap_or(0)
+    }
+}
+
 struct Heap;
 
 #[global_allocator]
@@ -31,11 +55,15 @@ static HEAP: Heap = Heap;
 // block is overwritten only within that layout's size, while it is still ours.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        #[cfg(any(test, fuzzing))]
+        meter::changed(layout.size() as isize);
         // SAFETY: the caller's promises are the ones that `System` asks for.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        #[cfg(any(test, fuzzing))]
+        meter::changed(layout.size() as isize);
         // SAFETY: as in `alloc`.
         unsafe { System.alloc_zeroed(layout) }
     }
@@ -47,12 +75,16 @@ unsafe impl GlobalAlloc for Heap {
             std::hint::black_box(block);
             compiler_fence(Ordering::SeqCst);
         }
+        #[cfg(any(test, fuzzing))]
+        meter::changed(-(layout.size() as isize));
         // SAFETY: as in `alloc`.
         unsafe { System.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         if !ERASES.get() {
+            #[cfg(any(test, fuzzing))]
+            meter::changed(new_size as isize - layout.size() as isize);
             // SAFETY: as in `alloc`.
             return unsafe { System.realloc(block, layout, new_size) };
         }

@@ -96,7 +96,7 @@ impl Node {
     ///
     /// # Errors
     /// [`NodeDefect`], where a writer would not have made them.
-    pub(in crate::tree) fn decode(bytes: &[u8], node_bytes: usize) -> Result<Self, NodeDefect> {
+    pub(crate) fn decode(bytes: &[u8], node_bytes: usize) -> Result<Self, NodeDefect> {
         let page = Page::decode(bytes, node_bytes)?;
         let node = Self { page, live: Vec::new() };
         if !node.is_leaf() {

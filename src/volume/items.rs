@@ -445,6 +445,16 @@ mod tests {
         assert!(ExtentItem::decode(&extent.slice(2, 2).encode()).is_err());
     }
 
+    #[test]
+    fn an_extent_beyond_every_device_is_refused() {
+        let refs = [7; 2 * REF_BYTES];
+        let at = |addr| ExtentItem { addr: BlockAddr(addr), birth: Generation(1), refs: &refs };
+        assert!(ExtentItem::decode(&at(1 << 40).encode()).is_ok());
+        for addr in [u64::MAX, u64::MAX - 1, u64::MAX / BLOCK_SIZE_U64] {
+            assert!(ExtentItem::decode(&at(addr).encode()).is_err());
+        }
+    }
+
     proptest! {
         #[test]
         fn decoders_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
