@@ -31,7 +31,7 @@ need_rust
 host=$(rustc -vV | sed -n 's/^host: //p')
 build=${CARGO_TARGET_DIR:-$PWD/target}/fuzz
 flags="-Cpasses=sancov-module -Ccodegen-units=16 --cfg fuzzing"
-for argument in level=4 inline-8bit-counters pc-table trace-compares; do
+for argument in level=4 inline-8bit-counters pc-table; do
     flags+=" -Cllvm-args=-sanitizer-coverage-$argument"
 done
 CARGO_TARGET_DIR=$build RUSTFLAGS=$flags \
@@ -52,11 +52,11 @@ for target in "${targets[@]}"; do
     STRONGROOM_FUZZ_SEEDS=$work/seeds "$program"
     say "$target, $seconds s"
     options=(-timeout=30 -rss_limit_mb=2048 -malloc_limit_mb=1024 -artifact_prefix="$work/")
-    [ ! -f "tests/fuzz/$target.dict" ] || options+=(-dict="tests/fuzz/$target.dict")
-    "$program" "${options[@]}" -max_total_time="$seconds" -print_final_stats=1 -max_len=16384 \
-        "$work/found" "$work/seeds" "tests/fuzz/corpus/$target" 2>&1 |
-        grep -vE '^(#[0-9]+|INFO: (Loaded|Seed|Running)|NEW_FUNC)' || true
-    [ "${PIPESTATUS[0]}" -eq 0 ] || die "$target: a finding; its input lies in $work"
-    "$program" -merge=1 "$work/small" "tests/fuzz/corpus/$target" "$work/found" 2>&1 |
-        grep -E 'MERGE-OUTER: .* new (files|features)' || true
+    "$program" "${options[@]}" -max_total_time="$seconds" -print_final_stats=1 -max_len=16384 -len_control=0 \
+        "$work/found" "$work/seeds" "tests/fuzz/corpus/$target" > "$work/log" 2>&1 || {
+        grep -vE '^(#|INFO:|WARNING:)' "$work/log" | tail -n 60
+        die "$target: a finding; its input lies in $work, all that was said in $work/log"
+    }
+    grep -E '(DONE|number_of_executed_units|peak_rss_mb)' "$work/log"
+    "$program" -merge=1 "$work/small" "tests/fuzz/corpus/$target" "$work/found" > "$work/log.merge" 2>&1
 done

@@ -30,6 +30,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("control", &["base", "sys"]),
     ("daemon", &["base", "sys", "device", "keys", "volume", "service", "fuse", "control"]),
     ("cli", &["base", "sys", "control", "daemon", "device", "keys", "service", "verify"]),
+    (
+        "fuzzing",
+        &[
+            "base", "sys", "crypto", "device", "keys", "block", "tree", "pool", "catalog",
+            "volume", "verify", "fuse", "control", "daemon",
+        ],
+    ),
 ];
 
 /// Lines in a file, at most.

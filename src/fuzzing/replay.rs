@@ -120,7 +120,7 @@ macro_rules! replays {
 }
 
 replays! {
-    resealed_pools_are_refused_or_harmless, "resealed", 300;
+    resealed_pools_are_refused_or_harmless, "resealed", 60;
     values_of_items_and_records, "values", 4000;
     nodes, "node", 3000;
     superblocks, "superblock", 2000;

@@ -69,7 +69,7 @@ fn lie(bytes: &[u8]) -> Lie {
         0 => How::Flip(value.max(1)),
         1 | 2 => How::Set(width, number),
         3 | 4 => How::Add(width, value as i8),
-        5 => How::Copy(width as u8 * 8, value),
+        5 => How::Copy(width * 8, value),
         6 => How::Cut,
         _ => How::Grow(value),
     };
