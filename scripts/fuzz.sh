@@ -31,7 +31,7 @@ need_rust
 host=$(rustc -vV | sed -n 's/^host: //p')
 build=${CARGO_TARGET_DIR:-$PWD/target}/fuzz
 flags="-Cpasses=sancov-module -Ccodegen-units=16 --cfg fuzzing"
-for argument in level=4 inline-8bit-counters pc-table; do
+for argument in level=4 inline-8bit-counters pc-table trace-compares; do
     flags+=" -Cllvm-args=-sanitizer-coverage-$argument"
 done
 CARGO_TARGET_DIR=$build RUSTFLAGS=$flags \

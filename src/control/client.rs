@@ -266,6 +266,16 @@ fn parse(bytes: &[u8]) -> Option<Answer> {
     Some(Answer { status, body: body.to_vec() })
 }
 
+/// For `src/fuzzing`: an answer of any daemon.
+#[cfg(any(test, fuzzing))]
+pub(in crate::control) fn read_any(bytes: &[u8]) {
+    let Some(answer) = parse(bytes) else { return };
+    assert!(answer.body.len() <= bytes.len());
+    let problem = Problem::from_bytes(answer.status, &answer.body);
+    assert!((1..=9).contains(&problem.exit_status()), "it is an error to a script");
+    let _ = (answer.is_refusal_of_connection(), typed::<serde_json::Value>(&answer.body));
+}
+
 fn typed<T: DeserializeOwned>(body: &[u8]) -> Reply<T> {
     serde_json::from_slice(body).map_err(unreadable)
 }

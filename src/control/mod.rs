@@ -8,6 +8,8 @@
 mod api;
 pub mod client;
 mod exchange;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod jobs;
 mod metrics_text;
 mod problem;

@@ -257,7 +257,7 @@ impl Input {
     }
 
     /// The body as a request; nothing at all is the request without fields.
-    fn body<T: DeserializeOwned>(&self) -> Reply<T> {
+    pub fn body<T: DeserializeOwned>(&self) -> Reply<T> {
         let bytes = if self.body.is_empty() { b"{}" } else { self.body.as_slice() };
         // Fields have names: serde would take an array for them, by their order.
         if bytes.trim_ascii_start().first() != Some(&b'{') {

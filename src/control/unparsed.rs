@@ -33,7 +33,7 @@ pub(in crate::control) fn refusal(status: u16, problem: &Problem) -> Vec<u8> {
 }
 
 /// The answer that stands for the library's.
-fn instead_of(answer: &[u8]) -> Vec<u8> {
+pub(in crate::control) fn instead_of(answer: &[u8]) -> Vec<u8> {
     if answer.get(9..12) == Some(b"431") {
         let detail = "the headers are more than 64, or larger than 16 KiB";
         return refusal(431, &Problem::new(ProblemCode::RequestTooLarge, detail));

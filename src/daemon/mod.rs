@@ -8,6 +8,8 @@
 pub mod barrier;
 pub mod barrier_child;
 pub mod config;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod handshake;
 pub mod logging;
 pub mod mount_words;

@@ -12,6 +12,9 @@ mod text;
 #[cfg(test)]
 mod replay;
 
+use crate::control::fuzz as fuzz_control;
+use crate::daemon::fuzz as fuzz_daemon;
+use crate::keys::fuzz as fuzz_keys;
 use crate::sys::heap::meter;
 
 /// A reader.
@@ -40,6 +43,9 @@ pub const TARGETS: &[Target] = &[
     Target { longest: 16 << 10, ..target("superblock", disk::superblock, disk::superblock_seeds) },
     Target { longest: 16 << 10, memory: 4 * MIB, ..target("map", disk::map, disk::map_seeds) },
     target("text", text::run, text::seeds),
+    target("keys", fuzz_keys::files, fuzz_keys::file_seeds),
+    target("socket", text::socket, fuzz_control::seeds),
+    target("helper", fuzz_daemon::helper, fuzz_daemon::helper_seeds),
 ];
 
 impl Target {

@@ -125,5 +125,8 @@ replays! {
     nodes, "node", 3000;
     superblocks, "superblock", 2000;
     region_maps, "map", 1000;
-    what_people_write, "text", 20_000;
+    what_people_write, "text", 10_000;
+    files_of_keys, "keys", 10_000;
+    requests_and_answers, "socket", 5000;
+    messages_of_helpers, "helper", 10_000;
 }

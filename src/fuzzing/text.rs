@@ -7,6 +7,8 @@ use crate::base::ids::SnapshotPrefix;
 use crate::base::limits::RETENTION_DAYS_MAX;
 use crate::base::size::{format_duration, parse_duration, parse_retention, parse_size};
 use crate::base::{ClusterName, EncryptionKeyId, SnapshotId, Timestamp};
+use crate::control;
+use crate::daemon;
 use crate::fuse::MountOptions;
 use crate::keys::{format_recovery_key, parse_recovery_key};
 
@@ -41,10 +43,17 @@ pub(super) fn run(bytes: &[u8]) {
         assert!(again.is_ok_and(|again| again == options), "options read back as printed");
     }
     let _ = MountOptions::parse_fstab(text);
+    daemon::fuzz::text(text);
     if let Ok(secret) = parse_recovery_key(text) {
         let again = parse_recovery_key(&format_recovery_key(&secret));
         assert!(again.is_ok_and(|again| again.bytes() == secret.bytes()));
     }
+}
+
+/// Requests and answers.
+pub(super) fn socket(bytes: &[u8]) {
+    control::fuzz::request(bytes);
+    control::fuzz::answer(bytes);
 }
 
 pub(super) fn seeds() -> Vec<Vec<u8>> {
@@ -69,6 +78,9 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
         "ro,noatime,allow_other,start,pool=/a b",
         "private,no_writeback_cache,key_wait,nofail,_netdev,x-systemd.requires=a",
         "suid,dev,exec",
+        "cacheBytes = \"1GiB\"\ncheckpointInterval = \"15s\"\nlog = \"debug\"",
+        "{\"code\":\"busy\",\"detail\":\"x\",\"hint\":null}",
+        "{\"ready\":true}",
         &key,
     ];
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()

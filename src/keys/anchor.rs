@@ -74,7 +74,7 @@ impl Anchor {
         write_private(path, &bytes)
     }
 
-    fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+    pub(in crate::keys) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         let mut from = Reader::new(body);
         if from.array()? != *MAGIC {
             return Err(DecodeError::Field("magic"));

@@ -261,14 +261,14 @@ fn not_a_backup(path: &Path, why: &'static str) -> KeysError {
     KeysError::Backup { path: path.to_owned(), why }
 }
 
-struct Parts<'a> {
-    head: &'a [u8],
+pub(in crate::keys) struct Parts<'a> {
+    pub(in crate::keys) head: &'a [u8],
     pool: PoolId,
     kdf: KdfParams,
-    sealed: &'a [u8],
+    pub(in crate::keys) sealed: &'a [u8],
 }
 
-fn split(bytes: &[u8]) -> Result<Parts<'_>, &'static str> {
+pub(in crate::keys) fn split(bytes: &[u8]) -> Result<Parts<'_>, &'static str> {
     let strange = |_: DecodeError| "its bytes are of something else";
     let mut from = Reader::new(bytes);
     if from.array().map_err(strange)? != *MAGIC {
@@ -285,7 +285,7 @@ fn split(bytes: &[u8]) -> Result<Parts<'_>, &'static str> {
     Ok(Parts { head, pool, kdf, sealed })
 }
 
-fn decode_files(body: &[u8]) -> Result<Vec<(&str, &[u8])>, DecodeError> {
+pub(in crate::keys) fn decode_files(body: &[u8]) -> Result<Vec<(&str, &[u8])>, DecodeError> {
     let mut from = Reader::new(body);
     let count = from.u32()? as usize;
     if count > FILES_MAX {

@@ -17,6 +17,8 @@ mod engine_key;
 pub mod envelope;
 mod error;
 pub mod fake;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod keyring;
 mod local;
 mod provider;

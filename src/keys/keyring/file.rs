@@ -61,7 +61,7 @@ const fn state_of(code: u8) -> Option<KeyState> {
 
 /// The body's bytes. The buffer is as large as it will be from the start: one that grows leaves
 /// copies of keys behind.
-fn encode_body(body: &Body) -> Zeroizing<Vec<u8>> {
+pub(in crate::keys) fn encode_body(body: &Body) -> Zeroizing<Vec<u8>> {
     let versions: usize = body.entries.iter().map(|e| e.versions.len()).sum();
     let room = 12 + body.entries.len() * ENTRY_BYTES + versions * VERSION_BYTES;
     let mut out = Writer::with_capacity(room);
@@ -79,7 +79,7 @@ fn encode_body(body: &Body) -> Zeroizing<Vec<u8>> {
     out.into_secret()
 }
 
-fn decode_body(bytes: &[u8]) -> Result<Body, DecodeError> {
+pub(in crate::keys) fn decode_body(bytes: &[u8]) -> Result<Body, DecodeError> {
     let mut from = Reader::new(bytes);
     let time_seen = Timestamp { ns: from.i64()? };
     let count = from.u32()? as usize;
@@ -177,7 +177,7 @@ pub(in crate::keys::keyring) fn open(
     Ok(State { keyring_id: parts.keyring_id, version: parts.version, file_key, body })
 }
 
-struct Parts<'a> {
+pub(in crate::keys) struct Parts<'a> {
     format: u32,
     keyring_id: [u8; 16],
     version: u64,
@@ -185,7 +185,7 @@ struct Parts<'a> {
     body: &'a [u8],
 }
 
-fn split(bytes: &[u8]) -> Result<Parts<'_>, DecodeError> {
+pub(in crate::keys) fn split(bytes: &[u8]) -> Result<Parts<'_>, DecodeError> {
     let mut from = Reader::new(bytes);
     if from.array()? != *MAGIC {
         return Err(DecodeError::Field("magic"));

@@ -10,7 +10,7 @@
 //! Readers take the current state and hold no lock; writers are serialized, also over the write of
 //! the file.
 
-mod file;
+pub(in crate::keys) mod file;
 mod lifecycle;
 mod merge;
 
