@@ -79,7 +79,7 @@ fn lie(bytes: &[u8]) -> Lie {
 
 pub(super) fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = Vec::new();
-    for when in 0..8 {
+    for when in [0, 3, 5] {
         for sort in 0..SORTS.len() as u8 {
             for (nth, at, how) in [(0, 5, 0x21), (1, 40, 0x03), (3, 90, 0x31), (7, 200, 0)] {
                 seeds.push(vec![when, sort, nth, at, 0, how, sort + 1]);
