@@ -13,7 +13,9 @@
 //! | EXTENT | inode | offset in bytes | [`ExtentItem`] |
 
 use crate::base::cursor::{DecodeError, Reader, Writer};
-use crate::base::limits::{EXTENT_BLOCKS_MAX, NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use crate::base::limits::{
+    EXTENT_BLOCKS_MAX, FILE_BYTES_MAX, NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX,
+};
 use crate::base::units::{BLOCK_SIZE_U64, BlockAddr, Generation, InodeNo};
 use crate::volume::attr::{Attr, FileKind, FileTime, mode_bits};
 use crate::volume::backing::Key;
@@ -178,6 +180,8 @@ pub struct InodeItem {
     pub entries: u64,
 }
 
+/// Blocks of the largest file.
+const BLOCKS_MAX: u64 = FILE_BYTES_MAX.div_ceil(BLOCK_SIZE_U64);
 /// Bytes of an encoded inode item.
 pub const INODE_ITEM_BYTES: usize = 6 * 4 + 2 * 8 + 4 * 12 + 2 * 8;
 
@@ -283,6 +287,10 @@ impl InodeItem {
         }
         if flags & !inode_flags::ALL != 0 {
             return Err(DecodeError::Field("inode flags"));
+        }
+        // Counts that nobody reaches: what adds to them need not look.
+        if blocks > BLOCKS_MAX || nlink > u32::MAX / 2 || entries > u64::MAX / 2 {
+            return Err(DecodeError::Field("inode counts"));
         }
         Ok(Self {
             mode,
@@ -443,6 +451,20 @@ mod tests {
         assert!(middle.refs.iter().all(|b| *b == 1 || *b == 2));
         assert_eq!(ExtentItem::decode(&extent.encode()), Ok(extent));
         assert!(ExtentItem::decode(&extent.slice(2, 2).encode()).is_err());
+    }
+
+    #[test]
+    fn counts_that_nobody_reaches_are_refused() {
+        let good = InodeItem { blocks: BLOCKS_MAX, ..sample() };
+        assert_eq!(InodeItem::decode(&good.encode()), Ok(good));
+        assert_eq!(good.attr(InodeNo(9), 1).blocks, BLOCKS_MAX * 8);
+        for bad in [
+            InodeItem { blocks: BLOCKS_MAX + 1, ..good },
+            InodeItem { nlink: u32::MAX, ..good },
+            InodeItem { entries: u64::MAX, ..good },
+        ] {
+            assert!(InodeItem::decode(&bad.encode()).is_err(), "{bad:?}");
+        }
     }
 
     #[test]
