@@ -24,6 +24,7 @@ done
 [ -z "$replay" ] || [ ${#targets[@]} -eq 1 ] || die "--replay wants one --target"
 install_packages gcc g++ libc6-dev
 need_rust
+[ "$minutes" -ge 1 ] || die "--minutes wants a number from 1 on"
 [ ${#targets[@]} -gt 0 ] || mapfile -t targets < <(ls tests/fuzz/corpus)
 
 # Coverage as libFuzzer reads it; without a sanitizer, which stable Rust does not have. The host's
