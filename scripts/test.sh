@@ -16,7 +16,7 @@ if [ -z "${CARGO_TARGET_DIR:-}" ] && ! everybody_reaches "$PWD"; then
 fi
 [ "${1:-}" = --no-install ] || {
     install_packages gcc libc6-dev fuse3 bats jq curl python3 python3-venv \
-        acl attr e2fsprogs util-linux procps sqlite3 postgresql postgresql-client tmux
+        acl attr e2fsprogs util-linux procps sqlite3 postgresql postgresql-client tmux git rsync
     need_rust
     install_reader
 }
