@@ -34,7 +34,7 @@ const ROOMS: &[(&str, &[&str])] = &[
         "fuzzing",
         &[
             "base", "sys", "crypto", "device", "keys", "block", "tree", "pool", "catalog",
-            "volume", "verify", "fuse", "control", "daemon",
+            "volume", "verify", "service", "fuse", "control", "daemon", "cli",
         ],
     ),
 ];

@@ -64,6 +64,19 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
+/// For `src/fuzzing`: arguments of the command and of mount(8)'s helper, each ended by a zero byte.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(bytes: &[u8]) {
+    use std::os::unix::ffi::OsStringExt;
+    let split = bytes.split(|byte| *byte == 0);
+    let arguments: Vec<OsString> = split.map(|a| OsString::from_vec(a.to_vec())).collect();
+    let _ = mount_helper::parse(&arguments);
+    let named = std::iter::once(OsString::from("strongroom")).chain(arguments);
+    if let Err(error) = CommandLine::try_parse_from(named) {
+        assert!(!error.render().to_string().is_empty(), "a refusal has words");
+    }
+}
+
 /// Help and versions are answers; anything else is wrong usage.
 fn usage(error: &clap::Error, json: bool) -> ExitCode {
     match error.kind() {

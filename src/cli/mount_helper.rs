@@ -29,7 +29,7 @@ pub(in crate::cli) fn is_asked_for(arguments: &[OsString]) -> bool {
 
 /// What mount(8) asks for.
 #[derive(Debug, PartialEq, Eq)]
-struct Asked {
+pub(in crate::cli) struct Asked {
     source: Target,
     directory: PathBuf,
     options: Vec<String>,
@@ -60,7 +60,7 @@ pub(in crate::cli) fn run(arguments: &[OsString]) -> ExitCode {
     }
 }
 
-fn parse(arguments: &[OsString]) -> Result<Asked, String> {
+pub(in crate::cli) fn parse(arguments: &[OsString]) -> Result<Asked, String> {
     let mut places: Vec<&OsStr> = Vec::new();
     let (mut lists, mut fake, mut verbose) = (Vec::new(), false, false);
     let mut rest = arguments.iter();

@@ -6,6 +6,7 @@
 //! wrote, opened and used.
 
 mod disk;
+mod machine;
 mod resealed;
 mod text;
 
@@ -46,6 +47,7 @@ pub const TARGETS: &[Target] = &[
     target("keys", fuzz_keys::files, fuzz_keys::file_seeds),
     target("socket", text::socket, fuzz_control::seeds),
     target("helper", fuzz_daemon::helper, fuzz_daemon::helper_seeds),
+    Target { memory: 4 * MIB, ..target("machine", machine::run, machine::seeds) },
 ];
 
 impl Target {

@@ -129,4 +129,5 @@ replays! {
     files_of_keys, "keys", 10_000;
     requests_and_answers, "socket", 5000;
     messages_of_helpers, "helper", 10_000;
+    what_the_machine_hands_over, "machine", 2000;
 }

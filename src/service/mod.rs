@@ -55,6 +55,8 @@ pub use error::{POOL_FULL, ServiceError};
 pub use mount_ops::UmountWhat;
 pub use mounts::{MountFacts, MountId, MountMeaning, MountOwner, MountRequest, Mounter, Subject};
 pub use open::{AskPassphrase, Clock, OpenService};
+#[cfg(any(test, fuzzing))]
+pub use records::{fuzz as fuzz_records, fuzz_seed as fuzz_records_seed};
 pub use restore::SAFETY_RETAIN;
 pub use root_secrets::RootSecretSpec;
 pub use scrub::ScrubWhat;

@@ -190,3 +190,26 @@ impl Service {
         }
     }
 }
+
+/// For `src/fuzzing`: the file of mounts.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(records) = codec::decode::<Records>(bytes) else { return };
+    assert!(codec::encode(&records).is_ok_and(|again| again == bytes), "records come back");
+}
+
+/// For `src/fuzzing`: such a file.
+#[cfg(any(test, fuzzing))]
+#[must_use]
+pub fn fuzz_seed() -> Vec<u8> {
+    let mount = |snapshot| Record {
+        cluster: [7; 16],
+        snapshot,
+        mountpoint: b"/srv/db".to_vec(),
+        options: vec!["noatime".into(), "allow_other".into()],
+        uid: 0,
+        gid: 100,
+    };
+    let records = Records { version: VERSION, mounts: vec![mount(None), mount(Some(3))] };
+    codec::encode(&records).unwrap_or_default()
+}

@@ -60,8 +60,12 @@ pub struct MountEntry {
 /// # Errors
 /// Where `/proc` is not there.
 pub fn mounts() -> io::Result<Vec<MountEntry>> {
-    let text = fs::read("/proc/self/mountinfo")?;
-    Ok(text.split(|b| *b == b'\n').filter_map(parse_line).collect())
+    Ok(parse(&fs::read("/proc/self/mountinfo")?))
+}
+
+/// The text of `mountinfo` (proc(5)); lines that are none are left out.
+pub(crate) fn parse(text: &[u8]) -> Vec<MountEntry> {
+    text.split(|b| *b == b'\n').filter_map(parse_line).collect()
 }
 
 /// The uppermost mount at exactly `mount_point`.

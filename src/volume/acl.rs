@@ -201,3 +201,14 @@ pub(in crate::volume) fn inherit(
     }
     Ok(())
 }
+
+/// For `src/fuzzing`: an ACL as a caller or a disk gives it.
+#[cfg(any(test, fuzzing))]
+pub fn fuzz(bytes: &[u8]) {
+    let Ok(mut acl) = Acl::decode(bytes) else { return };
+    assert!(acl.encode() == bytes, "an ACL is written as it was read");
+    let mode = acl.mode();
+    acl.set_mode(!mode);
+    assert!(acl.mode() == !mode & 0o777, "an ACL says the mode that it was given");
+    assert!(acl.is_valid());
+}

@@ -62,6 +62,8 @@ use std::sync::{Arc, OnceLock};
 
 use crate::sys::sync::Mutex;
 
+#[cfg(any(test, fuzzing))]
+pub use acl::fuzz as fuzz_acl;
 pub use attr::{
     AllocateMode, Attr, Caller, DirEntry, Entry, FileKind, FileTime, HandleId, INODE_GENERATION,
     OpenFlags, RenameFlags, Seek, SetAttr, StatFs, TimeSet, XattrMode,
