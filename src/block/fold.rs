@@ -94,7 +94,7 @@ impl Space {
         for Folded { region, item } in folded {
             inner.with(*region, |state| {
                 state.item = item.clone();
-                state.deltas.retain(|d| d.booked.generation > item.through);
+                state.forget_through(item.through);
             });
         }
     }

@@ -231,6 +231,15 @@ impl Region {
         self.deltas.insert(at, delta);
     }
 
+    /// Forgets the entries up to `through`, and the room that they took: a region has many of them
+    /// for a while, and then for long few.
+    pub fn forget_through(&mut self, through: Generation) {
+        self.deltas.retain(|d| d.booked.generation > through);
+        if self.deltas.len() < self.deltas.capacity() / 4 {
+            self.deltas.shrink_to(self.deltas.len() * 2);
+        }
+    }
+
     /// The oldest checkpoint whose ring record is still needed for this region.
     pub fn oldest_held_in(&self) -> Option<Generation> {
         if self.frozen {
@@ -257,6 +266,21 @@ mod tests {
         assert_eq!(loaded.find(64, 4096, 860), Some((164, 860)));
         assert_eq!(loaded.find(64, 4096, 861), None);
         assert_eq!(loaded.find(1024, 1, 1), None);
+    }
+
+    #[test]
+    fn entries_that_are_forgotten_take_no_room() {
+        let mut region = Region::new(16_384, RegionItem::absent());
+        for number in 1..=4096 {
+            let run = Run { addr: BlockAddr(number), blocks: 1 };
+            let entry = SpaceEntry::Free { run, segment: SegmentId(4) };
+            let (class, generation) = (Class::Data, Generation(number.div_ceil(4000)));
+            let booked = Arc::new(Booked { generation, class, entry });
+            region.push(Delta { held_in: generation, booked });
+        }
+        region.forget_through(Generation(1));
+        assert_eq!(region.deltas.len(), 96);
+        assert!(region.deltas.capacity() < 256, "room for {}", region.deltas.capacity());
     }
 
     #[test]

@@ -266,7 +266,7 @@ impl Space {
                     SpaceEntry::Free { .. } => state.allocated += blocks,
                 }
             }
-            state.deltas.retain(|d| d.booked.generation > through);
+            state.forget_through(through);
         });
     }
 
