@@ -13,6 +13,7 @@ pub mod key_id;
 pub mod key_state;
 pub mod limits;
 pub mod problem;
+pub mod sequence;
 pub mod size;
 pub mod time;
 pub mod units;

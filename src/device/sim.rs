@@ -10,6 +10,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::base::sequence::Sequence;
 use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64};
 use crate::device::{Device, DeviceError, DeviceInfo, DeviceKind, Operation, check_range};
 use crate::sys::sync::Mutex;
@@ -53,24 +54,6 @@ struct State {
     capacity: Option<u64>,
     dead: bool,
     counts: SimCounts,
-}
-
-/// A deterministic sequence (SplitMix64) from a seed: which sectors survive must replay.
-pub struct Sequence(pub u64);
-
-impl Sequence {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// The next number, from 0 up to, not including, `n`; 0 for 0.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
 }
 
 impl State {

@@ -49,6 +49,7 @@ use crate::keys::{AnchorKey, ConfigClaim, Keyring, PoolConfig, Registry};
 use crate::service::answers::Answers;
 use crate::service::mounts::Table;
 use crate::sys::sync::{Condvar, Mutex, RwLock};
+use crate::volume::VolumeOptions;
 
 pub use background::MinuteReport;
 pub use error::{POOL_FULL, ServiceError};
@@ -78,6 +79,7 @@ pub struct Service {
     anchor_key: AnchorKey,
     mounter: Arc<dyn Mounter>,
     clock: Clock,
+    volumes: VolumeOptions,
     answers: Answers,
     mounts: Mutex<Table>,
     /// Told whenever a line of `mounts` leaves [`mounts::Stage::Changing`].

@@ -78,7 +78,7 @@ impl Service {
         inode_floor: u64,
     ) -> Result<Source, ServiceError> {
         let opened = self.open_header(Target::Cluster(cluster), cluster, cannot_mount(name))?;
-        let options = VolumeOptions { inode_floor, ..VolumeOptions::default() };
+        let options = VolumeOptions { inode_floor, ..self.volumes };
         Source::head(&self.catalog, name, opened.key, options)
     }
 

@@ -23,6 +23,7 @@ use crate::service::keyring::with_remedy;
 use crate::service::mounts::{Mounter, Table};
 use crate::sys::clock;
 use crate::sys::sync::{Condvar, Mutex, RwLock};
+use crate::volume::VolumeOptions;
 
 /// Where the time comes from.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -49,6 +50,8 @@ pub struct OpenService {
     pub accept_rollback: bool,
     /// Where the time comes from.
     pub clock: Clock,
+    /// How the heads of mounted clusters are opened; owners and inode numbers are those of each.
+    pub volumes: VolumeOptions,
 }
 
 impl OpenService {
@@ -71,6 +74,7 @@ impl OpenService {
             checkpoint_interval: Duration::from_secs(10),
             accept_rollback: false,
             clock: Arc::new(clock::now),
+            volumes: VolumeOptions::default(),
         }
     }
 }
@@ -223,6 +227,7 @@ impl Service {
             anchor_key,
             mounter: options.mounter,
             clock: options.clock,
+            volumes: options.volumes,
             answers: Answers::default(),
             mounts: Mutex::new(Table::default()),
             records: Mutex::default(),

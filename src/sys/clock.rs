@@ -4,12 +4,18 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::base::Timestamp;
+#[cfg(debug_assertions)]
+use crate::sys::simulation;
 
 static START: OnceLock<Instant> = OnceLock::new();
 
 /// Wall time now, in nanoseconds since 1970. It can jump; never compute a deadline from it.
 #[must_use]
 pub fn now() -> Timestamp {
+    #[cfg(debug_assertions)]
+    if let Some(now) = simulation::now() {
+        return now;
+    }
     let ns = match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
@@ -20,6 +26,10 @@ pub fn now() -> Timestamp {
 /// Time since this process first asked. It never goes back.
 #[must_use]
 pub fn monotonic() -> Duration {
+    #[cfg(debug_assertions)]
+    if let Some(passed) = simulation::passed() {
+        return passed;
+    }
     START.get_or_init(Instant::now).elapsed()
 }
 
@@ -27,6 +37,10 @@ pub fn monotonic() -> Duration {
 /// clock is set to.
 #[must_use]
 pub fn since_boot() -> Duration {
+    #[cfg(debug_assertions)]
+    if let Some(passed) = simulation::passed() {
+        return passed;
+    }
     read(libc::CLOCK_BOOTTIME)
 }
 
@@ -51,6 +65,10 @@ fn read(clock: libc::clockid_t) -> Duration {
 
 /// Lets the calling thread wait.
 pub fn sleep(duration: Duration) {
+    #[cfg(debug_assertions)]
+    if simulation::pass(duration) {
+        return;
+    }
     std::thread::sleep(duration);
 }
 

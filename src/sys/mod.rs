@@ -28,6 +28,8 @@ pub mod process;
 pub mod random;
 pub mod secret_memory;
 pub mod signals;
+#[cfg(debug_assertions)]
+pub mod simulation;
 pub mod sync;
 pub mod threads;
 

@@ -1,13 +1,18 @@
 //! Randomness from the kernel (getrandom(2)) and from nowhere else.
 //!
 //! There is no generator in userspace: its state would be key material, and a virtual machine
-//! resumed twice would repeat it.
+//! resumed twice would repeat it. (In a build with assertions a test may ask for numbers that a
+//! seed decides, for its own thread: `sys::simulation`.)
 
 /// Fills `out` with random bytes.
 ///
 /// # Panics
 /// Where the kernel has no randomness to give: nothing that needs keys can go on then.
 pub fn fill(out: &mut [u8]) {
+    #[cfg(debug_assertions)]
+    if crate::sys::simulation::fill(out) {
+        return;
+    }
     if let Err(error) = getrandom::fill(out) {
         panic!("the kernel gives no randomness: {error}");
     }

@@ -23,7 +23,7 @@ use fuser::{
     ReplyOpen, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use nix::fcntl::FallocateFlags;
-use strongroom::device::sim::Sequence;
+use strongroom::base::sequence::Sequence;
 use strongroom::sys::clock;
 
 const SECTOR: usize = 512;

@@ -5,5 +5,7 @@ mod catalog;
 mod check;
 mod check_files;
 mod corrupt;
+#[path = "../model/mod.rs"]
+mod model;
 mod pools;
 mod volumes;

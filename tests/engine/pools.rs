@@ -9,6 +9,8 @@ use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
 use strongroom::pool::{self, CreateOptions, OpenOptions};
 
+pub use crate::model::Dice;
+
 pub fn engine_key() -> EngineKey {
     EngineKey::from_bytes(&[1; 32])
 }
@@ -75,20 +77,4 @@ pub fn resealed(
     )
     .unwrap();
     new
-}
-
-/// The same numbers again for the same seed (splitmix64).
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn roll(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % below as u64) as usize
-    }
-    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.roll(from.len())].clone()
-    }
 }

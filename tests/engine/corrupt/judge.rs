@@ -13,8 +13,8 @@ use strongroom::volume::{Caller, OpenFlags, ROOT_INODE, Volume};
 use crate::corrupt::damage::Damage;
 use crate::corrupt::look::{Looked, look};
 use crate::corrupt::sample::{Cluster, Kind, Sample, key_of, options};
+use crate::model::files::Tree;
 use crate::pools::engine_key;
-use crate::volumes::model::Tree;
 
 const ROOT: Caller = Caller { uid: 0, gid: 0, umask: 0o022, pid: 1 };
 
@@ -353,7 +353,7 @@ impl Live<'_> {
 /// file keeps, and stops nothing else.
 fn overwrite(volume: &Volume, seen: &Seen) {
     for (ino, found) in seen.looked.tree.values() {
-        if matches!(found, Some(crate::volumes::model::Seen::File { .. }) | None) {
+        if matches!(found, Some(crate::model::files::Seen::File { .. }) | None) {
             for offset in [0, 150_000, 600_000] {
                 let _ = volume.write(*ino, offset, &[1; 5000], true);
             }

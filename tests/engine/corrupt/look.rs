@@ -6,7 +6,7 @@ use std::rc::Rc;
 use strongroom::base::InodeNo;
 use strongroom::volume::{FileKind, ROOT_INODE, Volume, VolumeError};
 
-use crate::volumes::model::{File, Seen, Tree};
+use crate::model::files::{File, Seen, Tree};
 
 /// What was found where reading succeeded, and what did not.
 #[derive(Debug, Default)]

@@ -17,9 +17,9 @@ use strongroom::tree::Step;
 use strongroom::verify::xray;
 use strongroom::volume::{Volume, VolumeOptions};
 
+use crate::model::files::{Model, Tree};
+use crate::model::volume as mounted;
 use crate::pools::{Dice, header_keys, new_device, open, open_for_reading, resealed};
-use crate::volumes::model::{Model, Tree};
-use crate::volumes::mounted;
 
 /// What stands in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,9 +8,6 @@
 //! from it on (from 0 without). Where checkpoints are made by a thread beside the operations, a seed
 //! fixes what is done but not how the two meet.
 
-pub mod model;
-pub mod mounted;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,8 +24,9 @@ use strongroom::sys::threads;
 use strongroom::verify;
 use strongroom::volume::{Volume, VolumeOptions};
 
+use crate::model::files::{Model, Tree};
+use crate::model::{differences, volume as mounted};
 use crate::pools::{Dice, engine_key, header_keys, key_of, new_device, open_for_reading, resealed};
-use model::{Model, Tree};
 
 struct Mounted {
     head: Arc<Head>,
@@ -440,32 +438,6 @@ fn unused() -> u64 {
     let id = *world.clusters.keys().next().unwrap();
     world.delete_cluster(id);
     settled(&world.catalog)
-}
-
-/// Which names differ, and how.
-fn differences(found: &Tree, wanted: &Tree) -> String {
-    let paths = found.keys().chain(wanted.keys());
-    let mut lines: Vec<String> = paths
-        .filter(|path| found.get(*path) != wanted.get(*path))
-        .map(|path| format!("{path}: {}, not {}", shape(found.get(path)), shape(wanted.get(path))))
-        .collect();
-    lines.sort();
-    lines.dedup();
-    lines.join("; ")
-}
-
-fn shape(seen: Option<&model::Seen>) -> String {
-    match seen {
-        None => "nothing".to_owned(),
-        Some(model::Seen::Dir) => "a directory".to_owned(),
-        Some(model::Seen::Link(target)) => format!("a link of {} bytes", target.len()),
-        Some(model::Seen::File { first, file }) => {
-            let sum = strongroom::base::crc::crc32c(&file.data);
-            let xattrs: Vec<String> =
-                file.xattrs.iter().map(|(name, value)| format!("{name}={}", value.len())).collect();
-            format!("file {first} of {} bytes ({sum:08x}) {xattrs:?}", file.data.len())
-        }
-    }
 }
 
 fn history(seed: u64, steps: usize) {

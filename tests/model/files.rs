@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::pools::Dice;
+use super::Dice;
 
 /// Largest file that operations make.
 const FILE_BYTES_MAX: usize = 400 << 10;

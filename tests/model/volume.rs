@@ -9,7 +9,7 @@ use strongroom::volume::{
     XattrMode,
 };
 
-use super::model::{File, Op, Seen, Tree, pattern};
+use super::files::{File, Op, Seen, Tree, pattern};
 
 const ROOT: Caller = Caller { uid: 0, gid: 0, umask: 0o022, pid: 1 };
 const WRITE: OpenFlags = OpenFlags { write: true, truncate: false };

@@ -1,0 +1,138 @@
+//! What a pool should be: plain values, without blocks, keys or logs.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use strongroom::base::{EncryptionKeyId, KeyState, SnapshotId};
+
+use crate::model::differences;
+use crate::model::files::{Model, Tree};
+
+/// A snapshot, by when and of which cluster it was taken: the clock goes on with every step, and no
+/// name is given twice.
+pub type Mark = (i64, String);
+
+#[derive(Clone)]
+pub struct Cluster {
+    pub files: Model,
+    /// What it looked like when it was last made durable, and after every operation since.
+    pub since: Vec<Rc<Tree>>,
+    pub key: Option<EncryptionKeyId>,
+    pub mounted: bool,
+}
+
+#[derive(Clone)]
+pub struct Snapshot {
+    pub id: SnapshotId,
+    pub tree: Rc<Tree>,
+    pub key: Option<EncryptionKeyId>,
+    pub held: bool,
+}
+
+#[derive(Clone, Default)]
+pub struct Expected {
+    pub clusters: BTreeMap<String, Cluster>,
+    pub snapshots: BTreeMap<Mark, Snapshot>,
+    pub keys: BTreeMap<EncryptionKeyId, KeyState>,
+}
+
+/// What a pool was found to be. Trees that no key opens any more are missing.
+#[derive(Default)]
+pub struct Found {
+    pub clusters: BTreeMap<String, (Option<EncryptionKeyId>, Option<Tree>)>,
+    pub snapshots: BTreeMap<Mark, (Option<EncryptionKeyId>, bool, Option<Tree>)>,
+    pub keys: BTreeMap<EncryptionKeyId, KeyState>,
+}
+
+impl Cluster {
+    pub fn new(tree: &Rc<Tree>, key: Option<EncryptionKeyId>) -> Self {
+        Self { files: Model::of(tree), since: vec![Rc::clone(tree)], key, mounted: false }
+    }
+
+    pub fn now(&self) -> &Rc<Tree> {
+        self.since.last().expect("a cluster looks like something")
+    }
+
+    /// It was made durable.
+    pub fn settle(&mut self) {
+        self.since.drain(..self.since.len() - 1);
+    }
+}
+
+impl Expected {
+    /// A checkpoint was made: every cluster is durable.
+    pub fn settle(&mut self) {
+        self.clusters.values_mut().for_each(Cluster::settle);
+    }
+
+    pub fn state_of(&self, key: Option<&EncryptionKeyId>) -> KeyState {
+        key.map_or(KeyState::Enabled, |key| self.keys[key])
+    }
+
+    pub fn usable(&self, key: Option<&EncryptionKeyId>) -> bool {
+        self.state_of(key) == KeyState::Enabled
+    }
+
+    /// In what a pool that was found is not this; `None`: it is this, at one moment or another.
+    pub fn contradiction(&self, found: &Found) -> Option<String> {
+        // A key that is gone is shown only while something needs it.
+        let living = |keys: &BTreeMap<EncryptionKeyId, KeyState>| {
+            let living = keys.iter().filter(|(_, state)| **state != KeyState::Deleted);
+            living.map(|(id, state)| (id.clone(), *state)).collect::<Vec<_>>()
+        };
+        let (is, should) = (living(&found.keys), living(&self.keys));
+        if is != should {
+            return Some(format!("the keys are {is:?}, not {should:?}"));
+        }
+        let names = |all: &mut dyn Iterator<Item = &String>| all.cloned().collect::<Vec<_>>();
+        let (is, should) = (names(&mut found.clusters.keys()), names(&mut self.clusters.keys()));
+        if is != should {
+            return Some(format!("the clusters are {is:?}, not {should:?}"));
+        }
+        let is: Vec<&Mark> = found.snapshots.keys().collect();
+        let should: Vec<&Mark> = self.snapshots.keys().collect();
+        if is != should {
+            return Some(format!("the snapshots are {is:?}, not {should:?}"));
+        }
+        let clusters = self.clusters.iter().map(|(name, c)| c.contradiction(name, found));
+        let snapshots = self.snapshots.iter().map(|(mark, s)| s.contradiction(mark, found));
+        clusters.chain(snapshots).flatten().next()
+    }
+
+    /// Takes over at which moments a pool was found, of those that this allows.
+    pub fn become_found(&mut self, found: Found) {
+        for (name, (_, tree)) in found.clusters {
+            let cluster = self.clusters.get_mut(&name).expect("it was compared");
+            match tree {
+                Some(tree) => *cluster = Cluster::new(&Rc::new(tree), cluster.key.clone()),
+                None => cluster.settle(),
+            }
+        }
+    }
+}
+
+impl Cluster {
+    fn contradiction(&self, name: &str, found: &Found) -> Option<String> {
+        let (key, tree) = &found.clusters[name];
+        if *key != self.key {
+            return Some(format!("{name} is under {key:?}, not {:?}", self.key));
+        }
+        let tree = tree.as_ref()?;
+        if self.since.iter().any(|wanted| **wanted == *tree) {
+            return None;
+        }
+        let (moments, last) = (self.since.len(), differences(tree, self.now()));
+        Some(format!("{name} is at none of {moments} moments; compared with the last: {last}"))
+    }
+}
+
+impl Snapshot {
+    fn contradiction(&self, mark: &Mark, found: &Found) -> Option<String> {
+        let (key, held, tree) = &found.snapshots[mark];
+        if (key, *held) != (&self.key, self.held) {
+            return Some(format!("{mark:?}: {key:?}, {held}; not {:?}, {}", self.key, self.held));
+        }
+        let tree = tree.as_ref()?;
+        (*tree != *self.tree).then(|| format!("{mark:?}: {}", differences(tree, &self.tree)))
+    }
+}

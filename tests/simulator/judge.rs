@@ -1,0 +1,192 @@
+//! Opens what is left after the power went, with a service of its own, looks at all of it and
+//! compares it with what it may be.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use strongroom::base::{KeyState, Timestamp};
+use strongroom::device::Device;
+use strongroom::device::sim::SimDevice;
+use strongroom::keys::{
+    ConfigDir, Deadline, Keyring, LocalProvider, PoolConfig, Registry, envelope,
+};
+use strongroom::pool::Pool;
+use strongroom::service::{OpenService, Service, ServiceError, UmountWhat};
+use strongroom::sys::simulation::Simulation;
+use strongroom::verify;
+use strongroom::volume::VolumeOptions;
+
+use crate::disk::{CrashPoint, put_files};
+use crate::expected::{Expected, Found};
+use crate::model::files::Tree;
+use crate::model::volume::look;
+use crate::mounter::{Mounts, place_of, request};
+
+/// A service over a device, with nothing that goes on by itself.
+pub fn open(
+    device: Arc<dyn Device>,
+    config: &Path,
+    mounts: &Arc<Mounts>,
+) -> Result<Arc<Service>, ServiceError> {
+    let volumes = VolumeOptions {
+        cached_inodes: 16,
+        buffer_bytes: 256 << 10,
+        background: false,
+        ..VolumeOptions::default()
+    };
+    let mounter = Arc::clone(mounts);
+    let options = OpenService {
+        volumes,
+        cache_bytes: 1 << 20,
+        ..OpenService::new(device, "/simulated".into(), ConfigDir::new(config), mounter)
+    };
+    Service::open(options, &mut || None)
+}
+
+/// What is allocated is what is reached, once, by trees and logs that are whole.
+pub fn check(pool: &Arc<Pool>, config: &PoolConfig) -> Result<(), String> {
+    let options = verify::CheckOptions { items: &verify::volume_items, data: true };
+    let mut registry = Registry::new();
+    let keyring = Keyring::open(config).map_err(|error| error.to_string())?;
+    registry.register(Arc::new(LocalProvider::new(Arc::new(keyring))));
+    let id = pool.id();
+    let report = verify::check(pool, &options, &mut |cluster, keys| {
+        let deadline = Deadline::after(Duration::from_secs(1));
+        envelope::open(&registry, id, cluster, keys, deadline).ok()
+    });
+    let findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
+    if report.is_clean() { Ok(()) } else { Err(format!("check: {}", findings.join("; "))) }
+}
+
+/// A place and the service that was opened on a crash point there.
+struct Court {
+    _dir: tempfile::TempDir,
+    service: Arc<Service>,
+    mounts: Arc<Mounts>,
+}
+
+impl Court {
+    fn open(device: Arc<SimDevice>, point: &CrashPoint) -> Result<Self, String> {
+        let dir = tempfile::tempdir().unwrap();
+        put_files(dir.path(), &point.config);
+        let mounts = Arc::new(Mounts::default());
+        let service = open(device, dir.path(), &mounts);
+        let service = service.map_err(|error| format!("it does not open: {error}"))?;
+        Ok(Self { _dir: dir, service, mounts })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        check(self.service.pool(), self.service.config())
+    }
+
+    fn found(&self) -> Result<Found, ServiceError> {
+        let service = &self.service;
+        let keys = service.keys(true)?.into_iter();
+        let keys: BTreeMap<_, _> = keys
+            .filter_map(|key| Some((key.encryption_key_id, key.state?)))
+            .filter_map(|(id, answer)| match answer {
+                strongroom::base::KeyAnswer::State(state) => Some((id, state)),
+                _ => None,
+            })
+            .collect();
+        let mut found = Found { keys, ..Found::default() };
+        self.refused_without_keys(&found)?;
+        for (id, state) in &found.keys {
+            if *state == KeyState::PendingDeletion {
+                service.cancel_delete_key(id)?;
+            }
+            if matches!(state, KeyState::Disabled | KeyState::PendingDeletion) {
+                service.enable_key(id)?;
+            }
+        }
+        for cluster in service.clusters(false)? {
+            let name = cluster.name.as_str().to_owned();
+            let place = place_of(&name);
+            let mounted = service.mount(&cluster.name, request(place.clone()));
+            let tree = self.tree(mounted.map(drop), &place)?;
+            found.clusters.insert(name, (cluster.encryption_key_id, tree));
+        }
+        for snapshot in service.snapshots(None, false)? {
+            let place = place_of(&snapshot.id.to_string());
+            let prefix = snapshot.id.to_string().parse().expect("an id is a prefix of itself");
+            let mounted = service.restore_mount(&prefix, request(place.clone()));
+            let tree = self.tree(mounted.map(drop), &place)?;
+            if tree.is_some() {
+                service.umount(&UmountWhat::Snapshot(&prefix), false)?;
+            }
+            let mark = (snapshot.created_at.secs(), snapshot.cluster_name.as_str().to_owned());
+            found.snapshots.insert(mark, (snapshot.encryption_key_id, snapshot.held, tree));
+        }
+        Ok(found)
+    }
+
+    /// What a key that is not usable guards cannot be mounted.
+    fn refused_without_keys(&self, found: &Found) -> Result<(), ServiceError> {
+        for cluster in self.service.clusters(false)? {
+            let Some(key) = &cluster.encryption_key_id else { continue };
+            if found.keys.get(key).is_some_and(|state| *state != KeyState::Enabled) {
+                let place = place_of(cluster.name.as_str());
+                let mounted = self.service.mount(&cluster.name, request(place));
+                let status = mounted.as_ref().err().map(|error| error.code.exit_status());
+                assert_eq!(status, Some(3), "{}: {mounted:?}", cluster.name);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is mounted at a place; `None` where its key is gone.
+    fn tree(
+        &self,
+        mounted: Result<(), ServiceError>,
+        place: &Path,
+    ) -> Result<Option<Tree>, ServiceError> {
+        match mounted {
+            Ok(()) => Ok(self.mounts.volume(place).map(|volume| look(&volume))),
+            Err(error) if error.code.exit_status() == 3 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Judges a crash point by the first of `allowed` that it does not contradict. Returns which, and
+/// what was found.
+pub fn judge(point: &CrashPoint, allowed: &[&Expected]) -> Result<(usize, Found), String> {
+    let _time = Simulation::begin(point.seed, point.time);
+    let court = Court::open(point.device.copy(), point)?;
+    court.check()?;
+    let found = court.found().map_err(|error| error.to_string())?;
+    let mut contradictions = Vec::new();
+    for (index, expected) in allowed.iter().enumerate() {
+        match expected.contradiction(&found) {
+            None => {
+                court.end()?;
+                return Ok((index, found));
+            }
+            Some(what) => contradictions.push(what),
+        }
+    }
+    Err(contradictions.join("\n  or: "))
+}
+
+impl Court {
+    /// After replays, and after what is left to be freed was freed, everything is whole still.
+    fn end(self) -> Result<(), String> {
+        let told = |error: ServiceError| error.to_string();
+        for volume in self.mounts.volumes() {
+            while volume.background_step().map_err(|error| error.to_string())? {}
+        }
+        self.service.unmount_all(true, true).map_err(told)?;
+        let mut steps = 0;
+        while self.service.tick_background().map_err(told)? {
+            steps += 1;
+            assert!(steps < 10_000, "the work in the background does not end");
+        }
+        self.check()?;
+        self.service.close(true, true).map_err(told)
+    }
+}
+
+/// When every history begins.
+pub const START: Timestamp = Timestamp::from_secs(1_800_000_000);
