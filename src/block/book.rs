@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::base::{Generation, SegmentId};
 use crate::block::region::Booked;
 use crate::block::{BlockError, Space, SpaceEntry};
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 /// Bytes of an entry in the ring, beside its checksums.
 pub(in crate::block) const ENTRY_BYTES: usize = 20;
@@ -34,7 +34,7 @@ impl Book {
         limit_bytes: usize,
         on_limit: Box<dyn Fn() + Send + Sync>,
     ) -> Self {
-        let (entries, bytes) = (Mutex::default(), AtomicUsize::new(0));
+        let (entries, bytes) = (Mutex::new(Rank::Book, Vec::new()), AtomicUsize::new(0));
         Self(Arc::new(Inner { generation, space, entries, bytes, limit_bytes, on_limit }))
     }
 

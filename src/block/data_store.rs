@@ -10,7 +10,7 @@ use crate::block::{BlockError, BlockRef, Run, Space};
 use crate::crypto::{BlockKind, decrypt_block, encrypt_block, new_block_key};
 use crate::device::Device;
 use crate::sys::AlignedBuf;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 /// Images beyond this should be written to their place.
 pub const IMAGE_BYTES_MAX: usize = 8 << 20;
@@ -69,7 +69,12 @@ impl DataStore {
     /// The data blocks of a pool on `device`.
     #[must_use]
     pub fn new(device: Arc<dyn Device>, space: Arc<Space>) -> Self {
-        Self { device, space, images: Mutex::default(), writing: Mutex::default() }
+        Self {
+            device,
+            space,
+            images: Mutex::new(Rank::Images, BTreeMap::new()),
+            writing: Mutex::new(Rank::ImageWriting, ()),
+        }
     }
 
     /// Encrypts `plain`, which is as long as `run`, each block under a fresh key. `run` was just

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::base::{BLOCK_SIZE, BlockAddr, Generation, SegmentId};
 use crate::block::{BlockError, NodeStore, Pointer};
 use crate::crypto::{BlockKey, Tag};
-use crate::sys::sync::{Mutex, MutexGuard};
+use crate::sys::sync::{Mutex, MutexGuard, Rank};
 
 /// Keeps nodes in memory, unencrypted, and counts them. Addresses are never used again, so that a
 /// read of a freed node is an error and not somebody else's node.
@@ -31,7 +31,7 @@ impl MemoryStore {
     #[must_use]
     pub fn new(node_bytes: usize) -> Self {
         let inner = Inner { next: 1, ..Inner::default() };
-        Self { node_bytes, inner: Mutex::new(inner) }
+        Self { node_bytes, inner: Mutex::new(Rank::MemoryStore, inner) }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -10,7 +10,7 @@ use crate::block::{BlockError, Book, Class, NodeStore, Pointer, Run, Space, Spac
 use crate::crypto::{BlockKind, decrypt_block, encrypt_block, new_block_key};
 use crate::device::Device;
 use crate::sys::AlignedBuf;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 /// Tree nodes of a pool. Nodes are written by checkpoints only, one checkpoint at a time: what is
 /// written is booked to the checkpoint's interval.
@@ -25,7 +25,7 @@ impl PoolNodes {
     /// Nodes of `node_bytes`, a multiple of 4096.
     #[must_use]
     pub fn new(device: Arc<dyn Device>, space: Arc<Space>, node_bytes: usize) -> Self {
-        Self { device, space, node_bytes, writing: Mutex::new(None) }
+        Self { device, space, node_bytes, writing: Mutex::new(Rank::NodeBook, None) }
     }
 
     /// A checkpoint writes nodes from here on, or no longer.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::base::Generation;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -13,14 +13,14 @@ struct Inner {
 }
 
 /// The readers that run, by the interval in which they entered.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Readers(Arc<Mutex<Inner>>);
 
 impl Readers {
     /// No reader, in the open interval `open`.
     #[must_use]
     pub fn new(open: Generation) -> Self {
-        Self(Arc::new(Mutex::new(Inner { open, active: BTreeMap::new() })))
+        Self(Arc::new(Mutex::new(Rank::Readers, Inner { open, active: BTreeMap::new() })))
     }
 
     /// Enters now. Take the guard first and clone the root after it: then nothing that the root

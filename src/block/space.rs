@@ -14,7 +14,7 @@ use crate::block::region::{Booked, Delta, Held, Region, RegionItem};
 use crate::block::reserve::{Reserve, Totals};
 use crate::block::{BlockError, Class, Readers, Run, SpaceEntry};
 use crate::device::Device;
-use crate::sys::sync::{Mutex, MutexGuard};
+use crate::sys::sync::{Mutex, MutexGuard, Rank};
 
 /// The pool's space.
 pub struct Space {
@@ -133,7 +133,12 @@ impl Space {
             let capacity = geometry.region_capacity(region);
             inner.with(region, |state| *state = Region::new(capacity, item));
         }
-        Self { device, readers, inner: Mutex::new(inner), backing: Mutex::new(()) }
+        Self {
+            device,
+            readers,
+            inner: Mutex::new(Rank::Space, inner),
+            backing: Mutex::new(Rank::Backing, ()),
+        }
     }
 
     pub(in crate::block) fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -1,8 +1,7 @@
 //! The room's front: every change is one checkpoint, one at a time; reading needs no lock but the
 //! memory's.
 //!
-//! Locks, outermost first: `changes`, the pool's checkpoint, `state`. `state` is never held while
-//! a checkpoint is asked for.
+//! A checkpoint is asked for with `changes` held and `state` not ([`crate::sys::sync::Rank`]).
 
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use crate::catalog::snapshot::{self, NewSnapshot};
 use crate::catalog::state::{Edit, State};
 use crate::catalog::steps::{self, Budget};
 use crate::pool::{CheckpointDone, CutPlan, Pool, PoolError, Reservation, ShredScope};
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 /// Clusters, snapshots and who holds what, of one open pool.
 pub struct Catalog {
@@ -55,9 +54,9 @@ impl Catalog {
     pub fn open(pool: Arc<Pool>) -> Result<Arc<Self>, CatalogError> {
         let state = State::load(&ViewItems(pool.read_catalog()))?;
         let staged = state.staged.clone();
-        let state = Arc::new(Mutex::new(state));
+        let state = Arc::new(Mutex::new(Rank::CatalogState, state));
         pool.set_keeper(Arc::new(Settler { state: Arc::clone(&state) }));
-        let catalog = Arc::new(Self { pool, state, changes: Mutex::new(()) });
+        let catalog = Arc::new(Self { pool, state, changes: Mutex::new(Rank::CatalogChanges, ()) });
         if !staged.is_empty() {
             let _changes = catalog.changes.lock();
             catalog.change(Vec::new(), true, |edit| {

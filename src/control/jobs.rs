@@ -8,7 +8,7 @@ use crate::base::{ProblemCode, Timestamp};
 use crate::control::api::{Progress, Reply};
 use crate::control::problem::Problem;
 use crate::control::types::{Job, JobState, List};
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 /// Finished jobs that are remembered; the oldest go first.
 const FINISHED_MAX: usize = 256;
@@ -29,9 +29,14 @@ struct State {
 }
 
 /// The jobs of one daemon's run.
-#[derive(Default)]
 pub(in crate::control) struct Jobs {
     state: Mutex<State>,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { state: Mutex::new(Rank::Jobs, State::default()) }
+    }
 }
 
 impl Jobs {

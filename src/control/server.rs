@@ -37,6 +37,7 @@ use crate::control::unparsed::{Watched, refusal};
 use crate::sys;
 use crate::sys::own_directory::{NotOwn, Others, OwnDirectory};
 use crate::sys::peer::PeerCredentials;
+use crate::sys::sync::{Mutex, Rank};
 
 const HEADER_BYTES_MAX: usize = 16 << 10;
 const HEADERS_MAX: usize = 64;
@@ -273,7 +274,7 @@ async fn connection(stream: UnixStream, shared: Arc<Shared>) -> io::Result<()> {
     let stream = UnixStream::from_std(stream)?;
     let answered = Arc::new(Notify::new());
     // A request is in flight until its answer is written, not only until it is known.
-    let active = crate::sys::sync::Mutex::new(None);
+    let active = Mutex::new(Rank::ControlRequest, None);
     let understood = Arc::new(AtomicBool::new(false));
     let watched = Watched::new(TokioIo::new(stream), Arc::clone(&understood));
     let service = service_fn(|request| {

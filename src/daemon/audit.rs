@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::control::{Call, Reply};
 use crate::sys;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 /// A file beyond this is kept as `audit.log.1`, in place of the one before, and a new one begun.
 const BYTES_MAX: u64 = 16 << 20;
@@ -23,7 +23,7 @@ pub(in crate::daemon) struct Audit {
 impl Audit {
     /// The log at `path`; it is made with its first line.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), file: Mutex::new(None) }
+        Self { path: path.to_owned(), file: Mutex::new(Rank::AuditFile, None) }
     }
 
     /// Does something for a peer, and writes down that it did, or why not.

@@ -11,7 +11,7 @@ use log::Level;
 
 use crate::base::ProblemCode;
 use crate::control::Problem;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 /// A log file larger than this becomes `.1`, and that one is forgotten.
 const FILE_BYTES_MAX: u64 = 8 << 20;
@@ -50,7 +50,7 @@ impl Logging {
             Destination::StandardError => Sink::StandardError,
             Destination::File => Sink::Early(Vec::new()),
         };
-        let logging = Self { sink: Arc::new(Mutex::new(sink)) };
+        let logging = Self { sink: Arc::new(Mutex::new(Rank::LogSink, sink)) };
         let journal = destination == Destination::StandardError
             && std::env::var_os("JOURNAL_STREAM").is_some();
         let mut builder = env_logger::Builder::new();
@@ -161,7 +161,7 @@ mod tests {
     fn early_lines_reach_the_file_and_its_size_is_bounded() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("daemon.log");
-        let sink = Arc::new(Mutex::new(Sink::Early(Vec::new())));
+        let sink = Arc::new(Mutex::new(Rank::LogSink, Sink::Early(Vec::new())));
         let mut logging = Logging { sink };
         logging.write_all(b"early\n").unwrap();
         logging.continue_in(&path).unwrap();

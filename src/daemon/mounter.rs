@@ -16,7 +16,7 @@ use crate::service::{
 };
 use crate::sys::fuse_mount::Unmount;
 use crate::sys::mount_point::{Cleared, MountPoint, MountPointRules, clear_dead};
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 use crate::volume::Volume;
 
 /// How long an unmount may take: dirty pages go through the pool first.
@@ -25,7 +25,6 @@ const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(60);
 const FORCED_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Makes and ends mounts.
-#[derive(Default)]
 pub(in crate::daemon) struct FuseMounter {
     program: HelperProgram,
     /// Directories in which nothing may be mounted.
@@ -37,8 +36,13 @@ pub(in crate::daemon) struct FuseMounter {
 
 /// Mounts that are being ended by the service, which closes them itself; and whether their session
 /// came to its end meanwhile.
-#[derive(Default)]
 struct Ending(Mutex<BTreeMap<MountId, bool>>);
+
+impl Default for Ending {
+    fn default() -> Self {
+        Self(Mutex::new(Rank::Ending, BTreeMap::new()))
+    }
+}
 
 impl Ending {
     fn begin(&self, id: MountId) {
@@ -62,7 +66,13 @@ impl Ending {
 impl FuseMounter {
     /// A mounter that keeps out of these directories.
     pub fn new(forbidden: Vec<PathBuf>) -> Self {
-        Self { forbidden, ..Self::default() }
+        Self {
+            program: HelperProgram::default(),
+            forbidden,
+            sessions: Mutex::new(Rank::Sessions, BTreeMap::new()),
+            ending: Arc::default(),
+            service: Arc::default(),
+        }
     }
 
     /// Who is told of sessions that end by themselves.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::daemon::audit::Audit;
 use crate::service::{Service, ServiceError};
 use crate::sys::clock;
-use crate::sys::sync::{Condvar, Mutex};
+use crate::sys::sync::{Condvar, Mutex, Rank};
 use crate::sys::threads::{self, JoinHandle};
 
 /// How long the checkpointer waits at a time, so that it notices the end.
@@ -21,10 +21,15 @@ const KEYS_EVERY: Duration = Duration::from_secs(5);
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Tells every worker to end.
-#[derive(Default)]
 struct Stop {
     stopped: Mutex<bool>,
     wake: Condvar,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self { stopped: Mutex::new(Rank::WorkersStop, false), wake: Condvar::new() }
+    }
 }
 
 impl Stop {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::base::sequence::Sequence;
 use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64};
 use crate::device::{Device, DeviceError, DeviceInfo, DeviceKind, Operation, check_range};
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 const SECTOR: usize = 512;
 const SECTOR_U64: u64 = SECTOR as u64;
@@ -149,7 +149,7 @@ impl SimDevice {
     }
 
     fn with(state: State) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(state) })
+        Arc::new(Self { state: Mutex::new(Rank::Device, state) })
     }
 
     /// Cuts the power: this device fails from now on, and the one returned is what the medium held

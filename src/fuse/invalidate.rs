@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 use fuser::{INodeNo, Notifier};
 
 use crate::base::units::InodeNo;
-use crate::sys::sync::{Condvar, Mutex};
+use crate::sys::sync::{Condvar, Mutex, Rank};
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -21,11 +21,18 @@ struct Queue {
 }
 
 /// The kernel's ear, for one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Invalidator {
     notifier: OnceLock<Notifier>,
     queue: Mutex<Queue>,
     changed: Condvar,
+}
+
+impl Default for Invalidator {
+    fn default() -> Self {
+        let queue = Mutex::new(Rank::Invalidations, Queue::default());
+        Self { notifier: OnceLock::new(), queue, changed: Condvar::new() }
+    }
 }
 
 impl Invalidator {

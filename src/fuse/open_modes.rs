@@ -7,12 +7,13 @@
 //! cached files an `O_DIRECT` one goes through the cache's own direct path, which is coherent;
 //! beside direct ones an ordinary open bypasses the cache too.
 
+use std::array;
 use std::collections::HashMap;
 
 use fuser::FopenFlags;
 
 use crate::fuse::negotiate::Agreed;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 const SHARDS: usize = 16;
 
@@ -26,9 +27,15 @@ struct Opens {
 }
 
 /// Open files by inode and mode. Bounded by the kernel's own open files.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct OpenModes {
     shards: [Mutex<HashMap<u64, Opens>>; SHARDS],
+}
+
+impl Default for OpenModes {
+    fn default() -> Self {
+        Self { shards: array::from_fn(|_| Mutex::new(Rank::OpenModes, HashMap::new())) }
+    }
 }
 
 impl OpenModes {

@@ -22,7 +22,7 @@ use crate::sys::fuse_mount::{FuseMountError, Unmount, connection_ended, mount_fu
 use crate::sys::mount_point::MountPoint;
 use crate::sys::mount_table::{self, ConnectionAbort, DeviceNumber};
 use crate::sys::mounted_place;
-use crate::sys::sync::{Condvar, Mutex};
+use crate::sys::sync::{Condvar, Mutex, Rank};
 use crate::sys::{clock, process, threads};
 use crate::volume::Volume;
 
@@ -159,8 +159,8 @@ impl Session {
             barrier,
             dispatch,
             invalidator,
-            connection: Mutex::new(Some(watched)),
-            ended: Mutex::new(false),
+            connection: Mutex::new(Rank::SessionConnection, Some(watched)),
+            ended: Mutex::new(Rank::SessionEnd, false),
             end: Condvar::new(),
             threads_done: AtomicBool::new(false),
         });

@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
 use crate::fuzzing::{TARGETS, Target};
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 use crate::sys::threads;
 
 /// What a reader may take for one input, in a build that is not optimized on a busy machine.
@@ -71,7 +71,7 @@ fn keep(target: &Target, bytes: &[u8]) -> PathBuf {
 /// Runs the corpus, the seeds and `count` mutations of them, each within [`LONGEST`].
 fn replay(name: &str, count: usize) {
     let target = Target::named(name).unwrap();
-    let now: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let now: Arc<Mutex<Vec<u8>>> = Arc::new(Mutex::new(Rank::Test, Vec::new()));
     let (done, told) = mpsc::channel();
     let shown = Arc::clone(&now);
     threads::spawn("replay", move || {

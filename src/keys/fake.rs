@@ -8,13 +8,21 @@ use crate::keys::deadline::Deadline;
 use crate::keys::error::KeysError;
 use crate::keys::provider::{Fingerprint, KeyDescription, Provider};
 use crate::sys::random;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 /// The scripted provider, scheme `fake`.
-#[derive(Default)]
 pub struct FakeProvider {
     state: Mutex<State>,
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Default for FakeProvider {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(Rank::StandIn, State::default()),
+            meanwhile: Mutex::new(Rank::StandIn, None),
+        }
+    }
 }
 
 #[derive(Default)]

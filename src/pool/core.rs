@@ -10,7 +10,7 @@ use crate::crypto::LogOuterKey;
 use crate::device::Device;
 use crate::pool::due::Due;
 use crate::pool::{Pool, PoolError};
-use crate::sys::sync::{Mutex, RwLock};
+use crate::sys::sync::{Mutex, Rank, RwLock};
 use crate::tree::Nodes;
 
 /// The interval that is open: what a change belongs to.
@@ -23,8 +23,7 @@ pub(in crate::pool) struct Interval {
     pub book: Book,
 }
 
-/// What the pool and every open head share. Locks, outermost first: the checkpoint's own, the
-/// gate, then those of a head, then those inside `space`, `data`, `nodes`.
+/// What the pool and every open head share.
 pub(in crate::pool) struct Core {
     /// Identity of the pool.
     pub pool_id: PoolId,
@@ -86,11 +85,11 @@ impl Core {
             nodes: parts.nodes,
             dirty_nodes_max: parts.dirty_nodes_max,
             dirty_nodes: AtomicUsize::new(0),
-            gate: RwLock::new(parts.interval),
+            gate: RwLock::new(Rank::Gate, parts.interval),
             readers: parts.readers,
             due: parts.due,
             durable: AtomicU64::new(parts.durable.get()),
-            failed: Mutex::new(None),
+            failed: Mutex::new(Rank::PoolFailure, None),
             pool: OnceLock::new(),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::sys::clock;
-use crate::sys::sync::{Condvar, Mutex};
+use crate::sys::sync::{Condvar, Mutex, Rank};
 
 /// Why a checkpoint is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Due {
     /// Checkpoints `interval` after the first change, unless something asks for one earlier.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
-        Self { state: Mutex::default(), changed: Condvar::new(), interval }
+        Self { state: Mutex::new(Rank::Due, State::default()), changed: Condvar::new(), interval }
     }
 
     /// Asks for a checkpoint now.

@@ -14,7 +14,7 @@ use crate::pool::ring::Ring;
 use crate::pool::superblock::{Clear, Payload};
 use crate::pool::{CatalogView, CheckpointDone, CutPlan, DueReason, Keeper, PoolError, items, log};
 use crate::sys::clock;
-use crate::sys::sync::{Mutex, RwLock};
+use crate::sys::sync::{Mutex, Rank, RwLock};
 use crate::tree::{Nodes, Tree};
 
 /// What only the checkpoint under way touches.
@@ -73,11 +73,11 @@ impl Pool {
         let generation = serial.clear.generation;
         let pool = Arc::new(Self {
             core,
-            serial: Mutex::new(serial),
-            participants: RwLock::default(),
-            keeper: Mutex::default(),
-            catalog: RwLock::new(Catalog { tree, generation }),
-            last_checkpoint: Mutex::new(clock::now()),
+            serial: Mutex::new(Rank::Checkpoint, serial),
+            participants: RwLock::new(Rank::Participants, Vec::new()),
+            keeper: Mutex::new(Rank::Keeper, None),
+            catalog: RwLock::new(Rank::CatalogTree, Catalog { tree, generation }),
+            last_checkpoint: Mutex::new(Rank::LastCheckpoint, clock::now()),
         });
         pool.core.set_pool(Arc::downgrade(&pool));
         pool

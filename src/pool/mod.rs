@@ -9,8 +9,7 @@
 //!
 //! It knows trees, segments and clusters' ids, but nothing of files, names or key services.
 //!
-//! Locks, outermost first: `serial` (one checkpoint at a time) -> the gate -> `participants`
-//! (briefly) -> a head's own -> `catalog` -> those of `block`.
+//! Its locks stand in [`crate::sys::sync::Rank`], from `Checkpoint` on.
 
 mod catalog_txn;
 mod checkpoint;

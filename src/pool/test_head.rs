@@ -15,7 +15,7 @@ use crate::pool::{
     self, CatalogTxn, CreateOptions, CutReport, HeadCut, Keeper, Kill, OpenOptions, Pool,
     PoolError, items,
 };
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 use crate::tree::{Key, NodeKills, Step, Tree, Twice};
 
 pub const SEGMENT: SegmentId = SegmentId(16);
@@ -113,7 +113,8 @@ impl TestHead {
             _ => Tree::empty(),
         };
         let state = State { tree, node_kills: NodeKills::new(), kills: Vec::new() };
-        let head = Arc::new(Self { core: pool.core().clone(), state: Mutex::new(state) });
+        let head =
+            Arc::new(Self { core: pool.core().clone(), state: Mutex::new(Rank::HeadTree, state) });
         pool.register(head.clone())?;
         Ok(head)
     }

@@ -9,7 +9,7 @@ use crate::catalog::KeyRef;
 use crate::crypto::Wrap;
 use crate::keys::{Deadline, Fingerprint, KeysError, Registry};
 use crate::service::types::EncryptionStatus;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 /// How long one key may take to answer when lists ask.
 pub const REFRESH: Duration = Duration::from_secs(3);
@@ -17,9 +17,14 @@ pub const REFRESH: Duration = Duration::from_secs(3);
 const ANSWERS_MAX: usize = 16_384;
 
 /// The last answers, by key and fingerprint.
-#[derive(Default)]
 pub(in crate::service) struct Answers {
     last: Mutex<BTreeMap<(EncryptionKeyId, Fingerprint), (KeyAnswer, Timestamp)>>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self { last: Mutex::new(Rank::KeyAnswers, BTreeMap::new()) }
+    }
 }
 
 /// What is shown of a header's keys.

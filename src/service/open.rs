@@ -22,7 +22,7 @@ use crate::service::expiry::{ExpiryClock, youngest};
 use crate::service::keyring::with_remedy;
 use crate::service::mounts::{Mounter, Table};
 use crate::sys::clock;
-use crate::sys::sync::{Condvar, Mutex, RwLock};
+use crate::sys::sync::{Condvar, Mutex, Rank, RwLock};
 use crate::volume::VolumeOptions;
 
 /// Where the time comes from.
@@ -216,9 +216,9 @@ impl Service {
         let (keyring, keyring_problem) = register_keyring(&mut registry, keyring);
         let service = Arc::new(Self {
             catalog,
-            registry: RwLock::new(registry),
-            keyring: RwLock::new(keyring),
-            keyring_problem: RwLock::new(keyring_problem),
+            registry: RwLock::new(Rank::KeyRegistry, registry),
+            keyring: RwLock::new(Rank::KeyringPlace, keyring),
+            keyring_problem: RwLock::new(Rank::KeyringProblem, keyring_problem),
             keyring_seen,
             config,
             _claim: claim,
@@ -229,12 +229,12 @@ impl Service {
             clock: options.clock,
             volumes: options.volumes,
             answers: Answers::default(),
-            mounts: Mutex::new(Table::default()),
-            records: Mutex::default(),
+            mounts: Mutex::new(Rank::Mounts, Table::default()),
+            records: Mutex::new(Rank::MountRecords, Vec::new()),
             mounts_changed: Condvar::new(),
-            root_secrets: Mutex::new(()),
+            root_secrets: Mutex::new(Rank::RootSecrets, ()),
             scrubbing: Default::default(),
-            expiry: Mutex::new(expiry),
+            expiry: Mutex::new(Rank::Expiry, expiry),
         });
         service.load_records();
         service.bury_deleted_keys()?;

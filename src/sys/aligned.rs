@@ -12,7 +12,7 @@ use std::ptr::NonNull;
 
 use crate::base::BLOCK_SIZE;
 use crate::base::erase::erase;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 /// Sizes kept: a block, and its doublings up to 2 MiB.
 const SIZES: usize = 10;
@@ -28,7 +28,8 @@ struct Kept(Vec<NonNull<u8>>);
 // SAFETY: what is in the list is owned by it alone.
 unsafe impl Send for Kept {}
 
-static KEPT: [Mutex<Kept>; SIZES] = [const { Mutex::new(Kept(Vec::new())) }; SIZES];
+static KEPT: [Mutex<Kept>; SIZES] =
+    [const { Mutex::new(Rank::KeptMemory, Kept(Vec::new())) }; SIZES];
 
 /// Which list memory of that layout is kept in.
 const fn size_class(layout: Layout) -> Option<usize> {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::base::erase::erase;
 use crate::sys::random;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 
 /// Bytes of secrets in one chunk, between its guard pages.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -20,7 +20,7 @@ const GUARD_BYTES: usize = 64 * 1024;
 /// Smallest slot; larger ones are this times a power of two.
 const SLOT_BYTES_MIN: usize = 32;
 
-static ARENA: Mutex<Vec<Chunk>> = Mutex::new(Vec::new());
+static ARENA: Mutex<Vec<Chunk>> = Mutex::new(Rank::SecretMemory, Vec::new());
 static SWAPPABLE: AtomicBool = AtomicBool::new(false);
 
 /// Whether some secret memory could not be locked (RLIMIT_MEMLOCK), so that it may be swapped out.

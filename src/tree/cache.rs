@@ -1,11 +1,12 @@
 //! Decoded nodes by address, bounded in bytes, in shards with a clock each.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::base::{BlockAddr, Generation};
 use crate::block::Pointer;
+use crate::sys::sync::{Rank, RwLock};
 use crate::tree::node::Node;
 
 /// Shards of a large cache.
@@ -46,7 +47,7 @@ impl Cache {
         let nodes_max = (max_bytes / (node_bytes + OVERHEAD_BYTES)).max(1);
         let shards = (nodes_max / SHARD_NODES_MIN).clamp(1, SHARDS_MAX);
         Self {
-            shards: (0..shards).map(|_| RwLock::default()).collect(),
+            shards: (0..shards).map(|_| RwLock::new(Rank::NodeCache, Shard::default())).collect(),
             shard_nodes_max: nodes_max / shards,
             node_bytes,
         }
@@ -60,7 +61,7 @@ impl Cache {
 
     /// The node that this pointer leads to.
     pub fn get(&self, pointer: &Pointer) -> Option<Arc<Node>> {
-        let shard = read(self.shard(pointer.addr));
+        let shard = self.shard(pointer.addr).read();
         let entry = &shard.entries[*shard.index.get(&pointer.addr)?];
         if entry.birth != pointer.birth || entry.tag != pointer.tag.0 {
             return None;
@@ -78,26 +79,26 @@ impl Cache {
             node,
             used: AtomicBool::new(false),
         };
-        let displaced = write(self.shard(pointer.addr)).insert(entry, self.shard_nodes_max);
+        let displaced = self.shard(pointer.addr).write().insert(entry, self.shard_nodes_max);
         drop(displaced); // erased without the lock
     }
 
     /// Lets the node at an address go.
     pub fn forget(&self, addr: BlockAddr) {
-        let displaced = write(self.shard(addr)).take(addr);
+        let displaced = self.shard(addr).write().take(addr);
         drop(displaced);
     }
 
     /// Lets every node go.
     pub fn clear(&self) {
         for shard in &self.shards {
-            drop(std::mem::take(&mut *write(shard)));
+            drop(std::mem::take(&mut *shard.write()));
         }
     }
 
     /// Bytes held.
     pub fn held_bytes(&self) -> usize {
-        let nodes: usize = self.shards.iter().map(|shard| read(shard).entries.len()).sum();
+        let nodes: usize = self.shards.iter().map(|shard| shard.read().entries.len()).sum();
         nodes * (self.node_bytes + OVERHEAD_BYTES)
     }
 }
@@ -138,15 +139,6 @@ impl Shard {
         }
         Some(entry)
     }
-}
-
-// A poisoned lock is entered: no operation on a shard leaves it half done.
-fn read(shard: &RwLock<Shard>) -> RwLockReadGuard<'_, Shard> {
-    shard.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write(shard: &RwLock<Shard>) -> RwLockWriteGuard<'_, Shard> {
-    shard.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! Nodes in memory: a page, and for inner nodes the children that have no place on disk yet.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use crate::base::Generation;
 use crate::base::cursor::Reader;
 use crate::block::Pointer;
+use crate::sys::sync::{Mutex, MutexGuard, Rank};
 use crate::tree::key::Key;
 use crate::tree::page::{NodeDefect, Page, SLOT_BYTES};
 
@@ -31,19 +32,24 @@ pub(in crate::tree) struct Handle {
 }
 
 /// Where a node of an interval was written: filled once, by the checkpoint of that interval.
-#[derive(Default)]
 pub(in crate::tree) struct Place {
     pointer: OnceLock<Pointer>,
     writing: Mutex<()>,
 }
 
 impl Place {
+    /// Of a node at this level: the locks of a node and of those below are taken downwards.
+    fn new(level: u8) -> Arc<Self> {
+        let number = u64::from(u8::MAX - level);
+        let writing = Mutex::numbered(Rank::NodeWriting, number, ());
+        Arc::new(Self { pointer: OnceLock::new(), writing })
+    }
     pub fn pointer(&self) -> Option<&Pointer> {
         self.pointer.get()
     }
     /// Held while the node is written, so that two versions that share it write it once.
     pub fn begin(&self) -> MutexGuard<'_, ()> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+        self.writing.lock()
     }
     /// Fills the place; the first one stays.
     pub fn fill(&self, pointer: Pointer) {
@@ -69,7 +75,8 @@ pub(in crate::tree) enum Child<'a> {
 
 impl Handle {
     pub fn fresh(interval: Generation, node: Node) -> Arc<Self> {
-        Arc::new(Self { interval, node: Arc::new(node), place: Arc::default() })
+        let place = Place::new(node.level());
+        Arc::new(Self { interval, node: Arc::new(node), place })
     }
     /// The node, if no other tree and no reader holds it.
     pub fn unshared(self: &mut Arc<Self>) -> Option<&mut Node> {
@@ -81,7 +88,7 @@ impl Handle {
         if Arc::get_mut(&mut handle.place).is_none() {
             // A reader holds the same node from before `settle` copied it. What is edited now is
             // another node: its place must not be taken for the reader's.
-            handle.place = Arc::default();
+            handle.place = Place::new(handle.node.level());
         }
         Arc::get_mut(&mut handle.node)
     }

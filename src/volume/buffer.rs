@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::base::limits::EXTENT_BLOCKS_MAX;
 use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64, InodeNo};
 use crate::sys::aligned::AlignedBuf;
-use crate::sys::sync::{Mutex, MutexGuard, RwLock};
+use crate::sys::sync::{Mutex, MutexGuard, Rank, RwLock};
 use crate::volume::Volume;
 use crate::volume::backing::{Buffers, Edit, Reservation, Staged, Transact};
 use crate::volume::error::{Result, VolumeError};
@@ -40,11 +40,11 @@ pub(in crate::volume) struct WriteBuffer {
 impl WriteBuffer {
     pub fn new(limit_bytes: usize) -> Self {
         Self {
-            gate: RwLock::new(()),
-            dirty: Mutex::default(),
+            gate: RwLock::new(Rank::BufferGate, ()),
+            dirty: Mutex::new(Rank::DirtyInodes, BTreeMap::new()),
             bytes: AtomicU64::new(0),
             versions: AtomicU64::new(0),
-            drainer: Mutex::new(()),
+            drainer: Mutex::new(Rank::Drainer, ()),
             limit_bytes: limit_bytes as u64,
         }
     }

@@ -4,11 +4,12 @@
 //! running operations all do; a truncation that is not finished keeps it too, and the loss of its last name
 //! until it is freed. So there is never a second one of the same number.
 
+use std::array;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::base::units::InodeNo;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 use crate::volume::inode::Inode;
 
 const SHARDS: usize = 16;
@@ -35,7 +36,8 @@ struct Shard {
 
 impl InodeCache {
     pub fn new(capacity: usize) -> Self {
-        Self { shards: Default::default(), per_shard: (capacity / SHARDS).max(4) }
+        let shards = array::from_fn(|_| Mutex::new(Rank::InodeShard, Shard::default()));
+        Self { shards, per_shard: (capacity / SHARDS).max(4) }
     }
 
     /// The inode of that number, as yet unloaded where it was not there.
@@ -122,7 +124,7 @@ pub(in crate::volume) struct LookupCounts {
 
 impl LookupCounts {
     pub fn new() -> Self {
-        Self { shards: Default::default() }
+        Self { shards: array::from_fn(|_| Mutex::new(Rank::Lookups, HashMap::new())) }
     }
     /// One more.
     pub fn raise(&self, ino: InodeNo) {

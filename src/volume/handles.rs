@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::units::InodeNo;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 use crate::volume::Volume;
 use crate::volume::attr::{HandleId, INODE_GENERATION, OpenFlags};
 use crate::volume::error::{Result, VolumeError};
@@ -29,7 +29,11 @@ struct Handle {
 
 impl Handles {
     pub fn new() -> Self {
-        Self { table: Mutex::default(), next: AtomicU64::new(1), writers: Mutex::default() }
+        Self {
+            table: Mutex::new(Rank::Handles, HashMap::new()),
+            next: AtomicU64::new(1),
+            writers: Mutex::new(Rank::Writers, BTreeMap::new()),
+        }
     }
 
     /// A handle of an inode that still is.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zeroize::Zeroize;
 
 use crate::base::units::{BLOCK_SIZE, InodeNo};
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 use crate::volume::Volume;
 use crate::volume::attr::Attr;
 use crate::volume::backing::Reservation;
@@ -116,7 +116,11 @@ impl State {
 
 impl Inode {
     pub fn new(ino: InodeNo) -> Self {
-        Self { ino, op: Mutex::new(()), state: Mutex::new(State::default()) }
+        Self {
+            ino,
+            op: Mutex::numbered(Rank::InodeOperation, ino.0, ()),
+            state: Mutex::numbered(Rank::InodeState, ino.0, State::default()),
+        }
     }
     /// Attributes now.
     pub fn attr(&self) -> Result<Attr> {

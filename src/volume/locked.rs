@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::sys::sync::{Condvar, Mutex};
+use crate::sys::sync::{Condvar, Mutex, Rank};
 use crate::volume::Volume;
 use crate::volume::error::{Result, VolumeError};
 
@@ -10,12 +10,18 @@ use crate::volume::error::{Result, VolumeError};
 const LOCKED: u64 = 1 << 63;
 
 /// Who is inside, and whether anybody may come in.
-#[derive(Default)]
 pub(in crate::volume) struct Presence {
     /// Operations under way, and [`LOCKED`].
     inside: AtomicU64,
     waiting: Mutex<()>,
     left: Condvar,
+}
+
+impl Default for Presence {
+    fn default() -> Self {
+        let waiting = Mutex::new(Rank::Presence, ());
+        Self { inside: AtomicU64::new(0), waiting, left: Condvar::new() }
+    }
 }
 
 /// An operation under way.

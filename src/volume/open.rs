@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock, Weak};
 
 use crate::base::units::InodeNo;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 use crate::volume::attr::FileKind;
 use crate::volume::backing::{Backing, Buffers, Purpose};
 use crate::volume::buffer::WriteBuffer;
@@ -42,8 +42,8 @@ impl Volume {
             lookups: LookupCounts::new(),
             handles: Handles::new(),
             buffer: WriteBuffer::new(options.buffer_bytes),
-            numbers: Mutex::default(),
-            renames: Mutex::new(()),
+            numbers: Mutex::new(Rank::InodeNumbers, InodeNumbers::default()),
+            renames: Mutex::new(Rank::Renames, ()),
             presence: Presence::default(),
             reaper: Arc::default(),
             failed: OnceLock::new(),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::base::units::InodeNo;
-use crate::sys::sync::{Condvar, Mutex};
+use crate::sys::sync::{Condvar, Mutex, Rank};
 use crate::sys::threads;
 use crate::volume::Volume;
 use crate::volume::backing::{Edit, Key, Purpose};
@@ -21,7 +21,6 @@ use crate::volume::items::{kind, orphan_key, truncate_key};
 const REST: Duration = Duration::from_secs(1);
 
 /// Inodes that wait to be freed, in order.
-#[derive(Default)]
 pub(in crate::volume) struct Reaper {
     queue: Mutex<Queue>,
     more: Condvar,
@@ -31,6 +30,12 @@ pub(in crate::volume) struct Reaper {
 struct Queue {
     waiting: VecDeque<InodeNo>,
     ended: bool,
+}
+
+impl Default for Reaper {
+    fn default() -> Self {
+        Self { queue: Mutex::new(Rank::ReaperQueue, Queue::default()), more: Condvar::new() }
+    }
 }
 
 impl Reaper {

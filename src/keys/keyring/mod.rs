@@ -24,7 +24,7 @@ use crate::keys::config::PoolConfig;
 use crate::keys::error::KeysError;
 use crate::keys::provider::Fingerprint;
 use crate::keys::root_secret;
-use crate::sys::sync::{Mutex, RwLock};
+use crate::sys::sync::{Mutex, Rank, RwLock};
 
 pub use lifecycle::{DEFAULT_WAIT, JUMP, MAX_WAIT};
 
@@ -120,7 +120,12 @@ impl Keyring {
             body: Body { time_seen: now, entries: Vec::new() },
         };
         file::write(&path, &secret, &state)?;
-        Ok(Self { path, secret, writer: Mutex::new(()), state: RwLock::new(Arc::new(state)) })
+        Ok(Self {
+            path,
+            secret,
+            writer: Mutex::new(Rank::KeyringWriter, ()),
+            state: RwLock::new(Rank::KeyringState, Arc::new(state)),
+        })
     }
 
     /// Opens the keyring of a pool.
@@ -148,7 +153,12 @@ impl Keyring {
         let path = config.keyring();
         let bytes = file::read(&path)?;
         let state = file::open(&path, &config.keyring_key(), &secret, &bytes)?;
-        Ok(Self { path, secret, writer: Mutex::new(()), state: RwLock::new(Arc::new(state)) })
+        Ok(Self {
+            path,
+            secret,
+            writer: Mutex::new(Rank::KeyringWriter, ()),
+            state: RwLock::new(Rank::KeyringState, Arc::new(state)),
+        })
     }
 
     /// Version of the file: one more with each change.

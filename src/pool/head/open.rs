@@ -16,7 +16,7 @@ use crate::pool::log::{LogItem, Outstanding, ScanRequest, ScannedRecord, scan};
 use crate::pool::root::{Root, RootContext, open_root};
 use crate::pool::{CutPlan, Pool, PoolError};
 use crate::sys::aligned::AlignedBuf;
-use crate::sys::sync::RwLock;
+use crate::sys::sync::{Rank, RwLock};
 use crate::tree::{NodeKills, Tree};
 
 /// The log area is this part of the pool, within the bounds below.
@@ -100,15 +100,14 @@ impl Pool {
             log: LogWriter::new(Arc::clone(&core), open.cluster, area, seed, half, begin),
             core: Arc::clone(&core),
             cluster: open.cluster,
-            identity: RwLock::new(Arc::new(Identity {
-                ck_id: open.ck_id,
-                key: open.cluster_key,
-                sealed_seed,
-            })),
+            identity: RwLock::new(
+                Rank::HeadIdentity,
+                Arc::new(Identity { ck_id: open.ck_id, key: open.cluster_key, sealed_seed }),
+            ),
             name_key,
-            state: RwLock::new(state),
+            state: RwLock::new(Rank::HeadTree, state),
             log_area: area,
-            buffers: RwLock::new(None),
+            buffers: RwLock::new(Rank::HeadBuffers, None),
             closed: AtomicBool::new(false),
             me: me.clone(),
         });

@@ -19,6 +19,7 @@ use crate::device::{Device, Operation};
 use crate::pool::{
     self, CatalogTxn, CreateOptions, CutPlan, CutReport, Keeper, OpenOptions, Pool, PoolError,
 };
+use crate::sys::sync::{Mutex, Rank};
 use crate::tree::Key;
 
 const SEGMENT: SegmentId = SegmentId(16);
@@ -229,13 +230,14 @@ fn what_was_committed_is_there_after_a_power_cut_and_what_was_not_is_a_prefix() 
 fn a_commit_during_a_checkpoint_is_found_from_the_superblock_before() {
     // The cut of the next interval is reached through a participant that commits while the
     // checkpoint is under way: the keeper runs between cut and superblock.
-    struct Committer(Arc<Head>, Arc<SimDevice>, crate::sys::sync::Mutex<Vec<Arc<SimDevice>>>);
+    struct Committer(Arc<Head>, Arc<SimDevice>, Mutex<Vec<Arc<SimDevice>>>);
     impl Keeper for Committer {
         fn settle(&self, txn: &mut CatalogTxn<'_>, cut: &CutReport) -> Result<(), PoolError> {
             OneCluster.settle(txn, cut)?;
             write(&self.0, 5, 1, 50, false)?;
             self.0.commit()?;
-            self.2.lock().extend((0..6).map(|seed| self.1.fork_crashed(seed)));
+            let crashed: Vec<_> = (0..6).map(|seed| self.1.fork_crashed(seed)).collect();
+            self.2.lock().extend(crashed);
             Ok(())
         }
     }
@@ -245,7 +247,7 @@ fn a_commit_during_a_checkpoint_is_found_from_the_superblock_before() {
     let keeper = Arc::new(Committer(
         Arc::clone(&head),
         Arc::clone(&sim),
-        crate::sys::sync::Mutex::default(),
+        Mutex::new(Rank::StandIn, Vec::new()),
     ));
     pool.set_keeper(Arc::clone(&keeper) as _);
     pool.checkpoint(CutPlan::default()).unwrap();

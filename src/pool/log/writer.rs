@@ -22,7 +22,7 @@ use crate::pool::core::Core;
 use crate::pool::due::DueReason;
 use crate::pool::{Kill, PoolError};
 use crate::sys::aligned::AlignedBuf;
-use crate::sys::sync::{Condvar, Mutex};
+use crate::sys::sync::{Condvar, Mutex, Rank};
 
 /// Pending edits above this become a checkpoint instead of a log write (rule 4).
 const BACKLOG_BYTES_MAX: usize = 8 << 20;
@@ -161,7 +161,7 @@ impl LogWriter {
             awaited: None,
             leader: false,
         };
-        Self { core, cluster, area, state: Mutex::new(state), turn: Condvar::new() }
+        Self { core, cluster, area, state: Mutex::new(Rank::HeadLog, state), turn: Condvar::new() }
     }
 
     /// Takes an operation's results. Called under the tree's lock, so that the log's order is the

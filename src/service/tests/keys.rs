@@ -206,11 +206,13 @@ fn the_pool_remembers_a_deletion_that_only_reached_the_keyring() {
     let world = World::new();
     let (key, kept) = (world.local_key("k1"), world.local_key("k2"));
     let keyring = world.service.keyring().unwrap();
-    keyring.delete(&key, None, *world.time.lock()).unwrap();
+    let now = *world.time.lock();
+    keyring.delete(&key, None, now).unwrap();
     for _ in 0..7 * 24 {
         world.pass(3600);
         // As if the process ended before it told the pool.
-        keyring.tick(*world.time.lock()).unwrap();
+        let now = *world.time.lock();
+        keyring.tick(now).unwrap();
     }
     let gone = keyring.show(&key).unwrap();
     assert_eq!(gone.state, KeyState::Deleted);

@@ -19,16 +19,21 @@ use crate::service::{
     ServiceError, Which,
 };
 use crate::sys::random;
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 use crate::volume::{Caller, OpenFlags, ROOT_INODE, Volume};
 
 pub const OWNER: MountOwner = MountOwner { uid: 1000, gid: 1000 };
 const CALLER: Caller = Caller { uid: 1000, gid: 1000, umask: 0, pid: 1 };
 
 /// Mounts in memory only.
-#[derive(Default)]
 pub struct FakeMounter {
     pub state: Mutex<FakeMounts>,
+}
+
+impl Default for FakeMounter {
+    fn default() -> Self {
+        Self { state: Mutex::new(Rank::Test, FakeMounts::default()) }
+    }
 }
 
 #[derive(Default)]
@@ -172,7 +177,7 @@ impl World {
         };
         pool::create(&dynamic, options).unwrap();
         let (mounter, fake) = (Arc::new(FakeMounter::default()), Arc::new(FakeProvider::new()));
-        let time = Arc::new(Mutex::new(start()));
+        let time = Arc::new(Mutex::new(Rank::StandIn, start()));
         let service = open(dynamic, dir.path(), &mounter, &fake, &time).unwrap();
         Self { device, dir, mounter, fake, time, service }
     }

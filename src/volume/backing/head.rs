@@ -8,7 +8,7 @@ use crate::block::{BlockRef, Run, SpaceReport, Urgency};
 use crate::pool::{
     self, CutRunner, DataRun, Drain, Head, NameHashKey, PoolError, Txn, View, name_hash,
 };
-use crate::sys::sync::Mutex;
+use crate::sys::sync::{Mutex, Rank};
 use crate::volume::attr::StatFs;
 use crate::volume::backing::{
     Backing, Buffers, Edit, Items, Key, Purpose, Reservation, Snapshot, Staged, Visit,
@@ -48,7 +48,7 @@ impl Volume {
     /// # Errors
     /// As [`Volume::open_backing`].
     pub fn open_head(head: Arc<Head>, options: VolumeOptions) -> Result<Arc<Self>> {
-        let backing = HeadBacking { head, bridge: Mutex::new(None) };
+        let backing = HeadBacking { head, bridge: Mutex::new(Rank::HeadBridge, None) };
         Self::open_backing(Arc::new(backing), options)
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64, BlockAddr, Generation};
-use crate::sys::sync::{Mutex, RwLock};
+use crate::sys::sync::{Mutex, Rank, RwLock};
 use crate::volume::attr::StatFs;
 use crate::volume::backing::{
     Backing, Buffers, Edit, Items, Key, Purpose, Reservation, Snapshot, Staged, Transact, Visit,
@@ -82,7 +82,7 @@ impl MemoryBacking {
             capacity_blocks,
             Tree::default(),
             BTreeSet::new(),
-            Blocks::default(),
+            Blocks::new(RwLock::new(Rank::MemoryBlocks, HashMap::new())),
             (1, 17),
         )
     }
@@ -95,21 +95,24 @@ impl MemoryBacking {
         (next, generation): (u64, u64),
     ) -> Arc<Self> {
         Arc::new(Self {
-            state: Mutex::new(State {
-                durable: Arc::clone(&items),
-                durable_claimed: claimed.clone(),
-                items,
-                claimed: claimed.clone(),
-                next,
-                generation,
-            }),
+            state: Mutex::new(
+                Rank::HeadTree,
+                State {
+                    durable: Arc::clone(&items),
+                    durable_claimed: claimed.clone(),
+                    items,
+                    claimed: claimed.clone(),
+                    next,
+                    generation,
+                },
+            ),
             shared: Arc::new(Shared {
                 blocks,
-                taken: Mutex::new(claimed),
+                taken: Mutex::new(Rank::Space, claimed),
                 promised: AtomicU64::new(0),
             }),
-            gate: RwLock::new(()),
-            buffers: Mutex::new(None),
+            gate: RwLock::new(Rank::Gate, ()),
+            buffers: Mutex::new(Rank::HeadBuffers, None),
             capacity_blocks,
             writable: true,
             io_budget: AtomicU64::new(u64::MAX),

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use strongroom::sys::sync::Mutex;
+use strongroom::sys::sync::{Mutex, Rank};
 use strongroom::sys::threads;
 
 use crate::pools::Dice;
@@ -62,7 +62,8 @@ fn no_corruption_gives_wrong_data_or_goes_unnoticed() {
         (None, count) => (0, count.unwrap_or(MUTATIONS)),
     };
     let end = first + count;
-    let (tally, failures) = (Mutex::new(Tally::new()), Mutex::new(Vec::new()));
+    let (tally, failures) =
+        (Mutex::new(Rank::Test, Tally::new()), Mutex::new(Rank::Test, Vec::new()));
     let shared = Arc::new((tally, failures, AtomicU64::new(first / PER_SAMPLE)));
     let workers: Vec<_> = (0..2)
         .map(|_| {
