@@ -1,7 +1,5 @@
 //! The room's front: every change is one checkpoint, one at a time; reading needs no lock but the
 //! memory's.
-//!
-//! A checkpoint is asked for with `changes` held and `state` not ([`crate::sys::sync::Rank`]).
 
 use std::sync::Arc;
 

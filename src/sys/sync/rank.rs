@@ -67,14 +67,14 @@ pub enum Rank {
     Presence,
     /// Open handles.
     Handles,
-    /// Numbers for new inodes; held over the change that takes more of them.
-    InodeNumbers,
     /// One rename of a directory at a time.
     Renames,
     /// Changes of one inode's content, over their I/O; by inode number.
     InodeOperation,
     /// One drain ahead of time.
     Drainer,
+    /// Numbers for new inodes; held over the change that takes more of them.
+    InodeNumbers,
 
     // The pool, and the change of a tree.
     /// One checkpoint at a time.

@@ -262,6 +262,10 @@ fn a_whiteout_takes_the_old_name() {
     let left = rig.volume.lookup(ROOT_INODE, b"a").unwrap().attr;
     assert_eq!((left.kind, left.rdev, left.perm), (FileKind::CharDevice, 0, 0));
     assert_eq!(rig.find(ROOT_INODE, "b"), Ok(a));
+    let d = rig.dir(ROOT_INODE, "d");
+    rename(&rig, (ROOT_INODE, "b"), (d, "b"), whiteout).unwrap();
+    assert_eq!(rig.volume.lookup(ROOT_INODE, b"b").unwrap().attr.kind, FileKind::CharDevice);
+    assert_eq!(rig.find(d, "b"), Ok(a));
 }
 
 #[test]
