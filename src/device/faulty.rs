@@ -40,7 +40,7 @@ impl Faulty {
     /// Around `inner`, counting the operations for which `counts` is true. Nothing fails yet.
     #[must_use]
     pub fn new(inner: Arc<dyn Device>, counts: fn(Operation) -> bool) -> Arc<Self> {
-        Arc::new(Self { inner, counts, plan: Mutex::new(Rank::FaultyDevice, Plan::default()) })
+        Arc::new(Self { inner, counts, plan: Mutex::new(Rank::AroundDevice, Plan::default()) })
     }
     /// From now on: the request after `nth` others fails with `fault`.
     pub fn fail_after(&self, nth: u64, fault: Fault) {

@@ -11,7 +11,7 @@ use strongroom::base::sequence::Sequence;
 use strongroom::device::sim::SimDevice;
 use strongroom::device::{Device, DeviceError, DeviceInfo};
 use strongroom::sys::clock;
-use strongroom::sys::sync::Mutex;
+use strongroom::sys::sync::{Mutex, Rank};
 
 /// The files of a configuration directory: they are not on the disk, and lose nothing.
 pub type Files = Vec<(PathBuf, Vec<u8>)>;
@@ -57,7 +57,8 @@ impl Disk {
         let sequence = Sequence(seed);
         let state =
             State { watch: Watch::Nothing, sequence, requests: 0, digest: 0, points: Vec::new() };
-        Arc::new(Self { sim, config: config.to_owned(), state: Mutex::new(state) })
+        let state = Mutex::new(Rank::AroundDevice, state);
+        Arc::new(Self { sim, config: config.to_owned(), state })
     }
 
     pub fn watch(&self, watch: Watch) {

@@ -9,7 +9,7 @@ use strongroom::keys::Deadline;
 use strongroom::service::{
     MountFacts, MountId, MountMeaning, MountOwner, MountRequest, Mounter, ServiceError,
 };
-use strongroom::sys::sync::Mutex;
+use strongroom::sys::sync::{Mutex, Rank};
 use strongroom::volume::Volume;
 
 pub const OWNER: MountOwner = MountOwner { uid: 0, gid: 0 };
@@ -17,8 +17,13 @@ pub const OWNER: MountOwner = MountOwner { uid: 0, gid: 0 };
 /// What is mounted, and where; nothing, where it waits for its key.
 type Mount = (Option<Arc<Volume>>, PathBuf);
 
-#[derive(Default)]
 pub struct Mounts(Mutex<BTreeMap<MountId, Mount>>);
+
+impl Default for Mounts {
+    fn default() -> Self {
+        Self(Mutex::new(Rank::Test, BTreeMap::new()))
+    }
+}
 
 /// Where the head of a cluster is mounted.
 pub fn place_of(cluster: &str) -> PathBuf {

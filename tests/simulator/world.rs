@@ -12,7 +12,7 @@ use strongroom::keys::{ConfigDir, root_secret, wrap_engine_key};
 use strongroom::pool::{self, CreateOptions};
 use strongroom::service::{Service, ServiceError};
 use strongroom::sys::simulation::{self, Simulation};
-use strongroom::sys::sync::Mutex;
+use strongroom::sys::sync::{Mutex, Rank};
 use strongroom::sys::{clock, random};
 use strongroom::volume::Volume;
 
@@ -114,7 +114,7 @@ impl World {
             mounts,
             service: Some(service),
             expected: Expected::default(),
-            told: Told::default(),
+            told: Told::new(Mutex::new(Rank::Test, Vec::new())),
             number: 0,
             plan,
             summary: Summary::default(),

@@ -139,8 +139,8 @@ pub enum Rank {
     Due,
     /// Why the pool takes no changes.
     PoolFailure,
-    /// Faults to come.
-    FaultyDevice,
+    /// What a layer around a simulated disk watches for or lets fail.
+    AroundDevice,
     /// A simulated disk.
     Device,
 
