@@ -3,32 +3,21 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use strongroom::base::{ClusterId, SnapshotId, Timestamp};
-use strongroom::catalog::{
-    Catalog, CatalogError, Header, NewCluster, NewSnapshot, SnapshotKind, Target,
-};
+use strongroom::base::{ClusterId, SnapshotId};
+use strongroom::catalog::{Catalog, CatalogError, SnapshotKind, Target};
 use strongroom::pool::{Buffers, CutPlan, CutRunner, Drain, Head, PoolError};
 use strongroom::tree::Key;
 
-use crate::pools::{header_keys, key_of, new_device, open};
-
-fn new_cluster(catalog: &Catalog, n: u8) -> NewCluster {
-    NewCluster {
-        id: ClusterId([n; 16]),
-        name: format!("c{n}").parse().unwrap(),
-        created_at: Timestamp::from_secs(1),
-        header: Header::empty(header_keys(catalog)),
-    }
-}
+use crate::pools::{cluster_name, key_of, new_cluster, new_device, new_snapshot, open};
 
 /// The head of a new cluster, with something in it.
-fn new_head(catalog: &Catalog, n: u8) -> Arc<Head> {
+fn new_head(catalog: &Catalog, n: u64) -> Arc<Head> {
     let new = new_cluster(catalog, n);
     let (name, key) = (new.name.clone(), key_of(catalog, new.id, &new.header.keys));
     catalog.create_cluster(new).unwrap();
     let head = catalog.open_head(&name, key).unwrap();
     head.transact(|txn| {
-        txn.put(Key::new(1, 1, 0), vec![n; 100]);
+        txn.put(Key::new(1, 1, 0), vec![n as u8; 100]);
         Ok::<_, PoolError>(())
     })
     .unwrap();
@@ -48,7 +37,7 @@ fn a_checkpoint_right_after_a_head_was_closed_does_not_give_it_its_log_back() {
         for n in 1..=60 {
             let head = new_head(&catalog, n);
             catalog.close_head(&head).unwrap();
-            let deleted = catalog.delete_cluster(&format!("c{n}").parse().unwrap());
+            let deleted = catalog.delete_cluster(&cluster_name(n));
             if let Err(error) = deleted {
                 done.store(true, Ordering::Relaxed);
                 panic!("cluster {n}: {error}");
@@ -84,15 +73,7 @@ fn a_snapshot_that_is_being_deleted_is_not_opened_meanwhile() {
     let catalog = open(&new_device());
     let head = new_head(&catalog, 1);
     let (cluster, snapshot) = (head.cluster(), SnapshotId(7));
-    let new = NewSnapshot {
-        id: snapshot,
-        cluster,
-        created_at: Timestamp::from_secs(2),
-        expires_at: None,
-        kind: SnapshotKind::OnDemand,
-        description: String::new(),
-    };
-    catalog.take_snapshots(&[new]).unwrap();
+    catalog.take_snapshots(&[new_snapshot(7, cluster, SnapshotKind::OnDemand)]).unwrap();
     let header = catalog.header(Target::Snapshot(snapshot)).unwrap();
     let open_it = || catalog.open_snapshot(snapshot, &key_of(&catalog, cluster, &header.keys));
     let reader = open_it().unwrap();

@@ -8,4 +8,5 @@ mod corrupt;
 #[path = "../model/mod.rs"]
 mod model;
 mod pools;
+mod storm;
 mod volumes;

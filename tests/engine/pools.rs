@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use strongroom::base::{ClusterId, PoolId, Timestamp};
-use strongroom::catalog::{Catalog, Header, reseal_root};
+use strongroom::base::{ClusterId, ClusterName, PoolId, SnapshotId, Timestamp};
+use strongroom::catalog::{
+    Catalog, Header, InPlace, NewCluster, NewSnapshot, SnapshotKind, Target, reseal_root,
+};
 use strongroom::crypto::{self, ClusterKey, ClusterSecret, EngineKey, HeaderKeys, HeaderSalt};
 use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
@@ -77,4 +79,63 @@ pub fn resealed(
     )
     .unwrap();
     new
+}
+
+/// Name of the cluster with that number.
+pub fn cluster_name(n: u64) -> ClusterName {
+    format!("c{n}").parse().unwrap()
+}
+
+/// A cluster yet to be made, with a number for its identity and name.
+pub fn new_cluster(catalog: &Catalog, n: u64) -> NewCluster {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&n.to_be_bytes());
+    let name = cluster_name(n);
+    let header = Header::empty(header_keys(catalog));
+    NewCluster { id: ClusterId(id), name, created_at: Timestamp::from_secs(1), header }
+}
+
+/// A snapshot yet to be taken, with a number for its identity.
+pub fn new_snapshot(n: u64, cluster: ClusterId, kind: SnapshotKind) -> NewSnapshot {
+    NewSnapshot {
+        id: SnapshotId(n),
+        cluster,
+        created_at: Timestamp::from_secs(n as i64),
+        expires_at: None,
+        kind,
+        description: String::new(),
+    }
+}
+
+/// Makes a cluster of a snapshot, under keys of its own.
+pub fn clone_snapshot(
+    catalog: &Catalog,
+    snapshot: SnapshotId,
+    from: ClusterId,
+    n: u64,
+) -> ClusterId {
+    let header = catalog.header(Target::Snapshot(snapshot)).unwrap();
+    let mut new = new_cluster(catalog, n);
+    let (id, keys) = (new.id, new.header.keys.dup());
+    new.header = resealed(catalog, from, &header, id, keys);
+    catalog.clone_snapshot(snapshot, header.keys.ck_id, new).unwrap();
+    id
+}
+
+/// The cluster becomes its snapshot again; the safety snapshot has the number `n`.
+pub fn restore_in_place(
+    catalog: &Catalog,
+    snapshot: SnapshotId,
+    cluster: ClusterId,
+    n: u64,
+    next_inode_floor: u64,
+) -> SnapshotId {
+    let header = catalog.header(Target::Snapshot(snapshot)).unwrap();
+    let current = catalog.header(Target::Cluster(cluster)).unwrap();
+    let replaced = current.root_generation;
+    let header = resealed(catalog, cluster, &header, cluster, current.keys);
+    let safety = new_snapshot(n, cluster, SnapshotKind::Safety);
+    let restore = InPlace { snapshot, safety, header, replaced, next_inode_floor };
+    catalog.restore_in_place(restore).unwrap();
+    SnapshotId(n)
 }

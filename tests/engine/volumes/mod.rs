@@ -12,10 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use strongroom::base::{ClusterId, ClusterName, SnapshotId, Timestamp};
-use strongroom::catalog::{
-    Budget, Catalog, CatalogError, Header, InPlace, NewCluster, NewSnapshot, SnapshotKind, Target,
-};
+use strongroom::base::{ClusterId, ClusterName, SnapshotId};
+use strongroom::catalog::{Budget, Catalog, CatalogError, NewSnapshot, SnapshotKind, Target};
 use strongroom::device::faulty::{Fault, Faulty};
 use strongroom::device::sim::SimDevice;
 use strongroom::device::{Device, Operation};
@@ -26,7 +24,10 @@ use strongroom::volume::{Volume, VolumeOptions};
 
 use crate::model::files::{Model, Tree};
 use crate::model::{differences, volume as mounted};
-use crate::pools::{Dice, engine_key, header_keys, key_of, new_device, open_for_reading, resealed};
+use crate::pools::{
+    Dice, clone_snapshot, cluster_name, engine_key, key_of, new_cluster, new_device, new_snapshot,
+    open_for_reading, restore_in_place,
+};
 
 struct Mounted {
     head: Arc<Head>,
@@ -71,7 +72,7 @@ fn options(inode_floor: u64) -> VolumeOptions {
     }
 }
 
-fn assert_sound(pool: &Arc<Pool>) {
+pub fn assert_sound(pool: &Arc<Pool>) {
     let options = verify::CheckOptions { items: &verify::volume_items, data: true };
     let report = verify::check(pool, &options, &mut |_, _| None);
     assert!(report.is_clean(), "{:#?}", report.findings);
@@ -94,25 +95,9 @@ impl World {
         Self { dice: Dice(seed), sim, faulty, catalog, number: 0, clusters, snapshots }
     }
 
-    fn new_cluster(&mut self) -> NewCluster {
+    fn next_number(&mut self) -> u64 {
         self.number += 1;
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&self.number.to_be_bytes());
-        let name = format!("c{}", self.number).parse().unwrap();
-        let header = Header::empty(header_keys(&self.catalog));
-        NewCluster { id: ClusterId(id), name, created_at: Timestamp::from_secs(1), header }
-    }
-
-    fn new_snapshot(&mut self, cluster: ClusterId, kind: SnapshotKind) -> NewSnapshot {
-        self.number += 1;
-        NewSnapshot {
-            id: SnapshotId(self.number),
-            cluster,
-            created_at: Timestamp::from_secs(self.number as i64),
-            expires_at: None,
-            kind,
-            description: String::new(),
-        }
+        self.number
     }
 
     fn add(&mut self, id: ClusterId, name: ClusterName, tree: Tree) {
@@ -121,7 +106,8 @@ impl World {
     }
 
     fn create(&mut self) {
-        let new = self.new_cluster();
+        let number = self.next_number();
+        let new = new_cluster(&self.catalog, number);
         let (id, name) = (new.id, new.name.clone());
         self.catalog.create_cluster(new).unwrap();
         self.add(id, name, Tree::new());
@@ -223,8 +209,10 @@ impl World {
     }
 
     fn snapshot(&mut self, ids: &[ClusterId]) {
-        let new: Vec<NewSnapshot> =
-            ids.iter().map(|id| self.new_snapshot(*id, SnapshotKind::OnDemand)).collect();
+        let new: Vec<NewSnapshot> = ids
+            .iter()
+            .map(|id| new_snapshot(self.next_number(), *id, SnapshotKind::OnDemand))
+            .collect();
         for snapshot in self.catalog.take_snapshots(&new).unwrap() {
             let tree = self.clusters[&snapshot.cluster].model.seen();
             self.snapshots.insert(snapshot.id, (snapshot.cluster, tree));
@@ -234,13 +222,9 @@ impl World {
 
     fn clone_of(&mut self, id: SnapshotId) {
         let (from, tree) = self.snapshots[&id].clone();
-        let header = self.catalog.header(Target::Snapshot(id)).unwrap();
-        let opened = header.keys.ck_id;
-        let mut new = self.new_cluster();
-        let keys = new.header.keys.dup();
-        new.header = resealed(&self.catalog, from, &header, new.id, keys);
-        let (cluster, name) = (new.id, new.name.clone());
-        self.catalog.clone_snapshot(id, opened, new).unwrap();
+        let number = self.next_number();
+        let cluster = clone_snapshot(&self.catalog, id, from, number);
+        let name = cluster_name(number);
         self.add(cluster, name, tree);
         self.settle();
     }
@@ -252,17 +236,11 @@ impl World {
         }
         let next_inode_floor = self.mount(cluster).next_inode().unwrap();
         self.unmount(cluster);
-        let header = self.catalog.header(Target::Snapshot(id)).unwrap();
-        let current = self.catalog.header(Target::Cluster(cluster)).unwrap();
-        let replaced = current.root_generation;
-        let header = resealed(&self.catalog, cluster, &header, cluster, current.keys);
-        let safety = self.new_snapshot(cluster, SnapshotKind::Safety);
-        let safety_id = safety.id;
-        let restore = InPlace { snapshot: id, safety, header, replaced, next_inode_floor };
-        self.catalog.restore_in_place(restore).unwrap();
+        let number = self.next_number();
+        let safety = restore_in_place(&self.catalog, id, cluster, number, next_inode_floor);
         let state = self.clusters.get_mut(&cluster).unwrap();
         let before = std::mem::replace(&mut state.model, Model::of(&tree)).seen();
-        self.snapshots.insert(safety_id, (cluster, before));
+        self.snapshots.insert(safety, (cluster, before));
         self.settle();
     }
 
@@ -448,7 +426,7 @@ fn history(seed: u64, steps: usize) {
     world.end();
 }
 
-fn number(name: &str) -> Option<u64> {
+pub fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
