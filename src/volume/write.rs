@@ -133,12 +133,18 @@ impl Volume {
         pages: Vec<(u64, Arc<Page>)>,
         promise: Option<Reservation>,
     ) -> Result<()> {
-        let _gate = self.buffer.gate.read();
-        let mut state = inode.state.lock();
-        grow_to(state.item_mut()?, end);
-        state.unsaved = true;
-        self.buffer.put_pages(inode, &mut state, pages, promise);
-        Ok(())
+        let mut accepted = Err(VolumeError::Stale);
+        let mut new = Some((pages, promise));
+        self.backing.between_cuts(&mut || {
+            let _gate = self.buffer.gate.read();
+            let mut state = inode.state.lock();
+            accepted = state.item_mut().map(|item| grow_to(item, end));
+            if let (Ok(()), Some((pages, promise))) = (&accepted, new.take()) {
+                state.unsaved = true;
+                self.buffer.put_pages(inode, &mut state, pages, promise);
+            }
+        });
+        accepted
     }
 
     fn accept_straight(

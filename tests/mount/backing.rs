@@ -48,6 +48,9 @@ impl Backing for Hooked {
     fn transact(&self, edit: &mut dyn FnMut(&mut dyn Edit) -> Result<()>) -> Result<()> {
         self.inner.transact(edit)
     }
+    fn between_cuts(&self, accept: &mut dyn FnMut()) {
+        self.inner.between_cuts(accept);
+    }
     fn stage(&self, plain: &[u8]) -> Result<Vec<Staged>> {
         self.inner.stage(plain)
     }

@@ -248,6 +248,13 @@ impl Head {
         self.run(&interval, f)
     }
 
+    /// Runs `accept` with no cut meanwhile: what it takes into buffers is, for all clusters alike,
+    /// before the next cut or after it.
+    pub fn between_cuts(&self, accept: impl FnOnce()) {
+        let _interval = self.core.gate.read();
+        accept();
+    }
+
     fn run<R, E: From<PoolError>>(
         &self,
         interval: &crate::pool::core::Interval,

@@ -123,6 +123,9 @@ impl Backing for HeadBacking {
     fn transact(&self, edit: &mut dyn FnMut(&mut dyn Edit) -> Result<()>) -> Result<()> {
         self.head.transact(|txn| edit(&mut HeadEdit { txn }))
     }
+    fn between_cuts(&self, accept: &mut dyn FnMut()) {
+        self.head.between_cuts(accept);
+    }
     fn stage(&self, plain: &[u8]) -> Result<Vec<Staged>> {
         Ok(self.head.prepare(plain)?.into_iter().map(staged).collect())
     }
@@ -239,6 +242,9 @@ impl Backing for ViewBacking {
     }
     fn transact(&self, _: &mut dyn FnMut(&mut dyn Edit) -> Result<()>) -> Result<()> {
         Err(VolumeError::ReadOnly)
+    }
+    fn between_cuts(&self, accept: &mut dyn FnMut()) {
+        accept();
     }
     fn stage(&self, _: &[u8]) -> Result<Vec<Staged>> {
         Err(VolumeError::ReadOnly)

@@ -358,6 +358,10 @@ impl Backing for MemoryBacking {
         let _open = self.gate.read();
         self.apply(edit)
     }
+    fn between_cuts(&self, accept: &mut dyn FnMut()) {
+        let _open = self.gate.read();
+        accept();
+    }
     fn stage(&self, plain: &[u8]) -> Result<Vec<Staged>> {
         self.spend()?;
         assert_eq!(plain.len() % BLOCK_SIZE, 0);

@@ -147,6 +147,9 @@ pub trait Backing: Send + Sync {
     /// # Errors
     /// What `edit` returns; then nothing happened.
     fn transact(&self, edit: &mut dyn FnMut(&mut dyn Edit) -> Result<()>) -> Result<()>;
+    /// Takes into the buffers what `accept` adds to them, with no cut meanwhile: a snapshot of
+    /// several clusters holds of each what was acknowledged before one moment, and no later write.
+    fn between_cuts(&self, accept: &mut dyn FnMut());
     /// Allocates blocks and encrypts `plain` (a multiple of 4 KiB) into them, in order.
     ///
     /// # Errors

@@ -123,7 +123,8 @@ impl Worker {
         let rounds = Arc::new(AtomicU64::new(0));
         let (storm, counted) = (Arc::clone(storm), Arc::clone(&rounds));
         let seed = number("STRONGROOM_SEED").unwrap_or(0);
-        let mut dice = Dice(name.bytes().fold(seed, |sum, b| sum * 31 + u64::from(b)));
+        let mut dice =
+            Dice(name.bytes().fold(seed, |sum, b| (sum << 5) ^ (sum >> 59) ^ u64::from(b)));
         let thread = threads::spawn(&name, move || {
             while !storm.over.load(Ordering::Relaxed) {
                 round(&storm, &mut dice);
