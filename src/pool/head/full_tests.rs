@@ -152,6 +152,21 @@ fn data_promised_to_several_heads_finds_room_in_a_fragmented_pool() {
 }
 
 #[test]
+fn a_cluster_is_opened_in_the_room_that_only_a_checkpoint_gives_back() {
+    let sim = create(256 * MIB);
+    let (pool, heads) = open(&sim);
+    fill(&heads, 0);
+    pool.checkpoint(CutPlan::default()).unwrap();
+    for head in &heads {
+        for n in contents(head).into_keys() {
+            let _promise = head.reserve(0, 1, Urgency::Delete).unwrap();
+            remove(head, n).unwrap();
+        }
+    }
+    write(&open_cluster(&pool, ClusterId([9; 16])), 1, 1, 1, true).unwrap();
+}
+
+#[test]
 fn a_full_disk_beneath_a_sparse_pool_refuses_before_anything_is_accepted() {
     let sim = create(1024 * MIB);
     // Header, ring, and three regions.

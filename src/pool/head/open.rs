@@ -61,7 +61,14 @@ impl Pool {
         let root = open.root(&core)?;
         let area = match &item {
             Some(item) => item.area,
-            None => allocate_area(&core)?,
+            None => match allocate_area(&core) {
+                // What was freed since the last checkpoint can be given out after the next.
+                Err(PoolError::Full) => {
+                    self.checkpoint(CutPlan::default())?;
+                    allocate_area(&core)?
+                }
+                area => area?,
+            },
         };
         let seed = LogSeed::random();
         let sealed_seed = seal_seed(&core, open.cluster, open.ck_id, &open.cluster_key, &seed);
