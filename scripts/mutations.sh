@@ -1,16 +1,26 @@
 #!/usr/bin/env bash
-# Usage: scripts/mutations.sh [NAME...]
+# Usage: scripts/mutations.sh [--simulator [--seeds N]] [NAME...]
 # Takes one protection of the engine away at a time (tests/mutations/NAME.patch), in a copy of the
 # sources, and runs the test that its patch names: the test has to fail. A patch that does not apply,
 # or does not build, is a failure too. All of them take half an hour or more on two cores; the
-# target directory is CARGO_TARGET_DIR, or target/mutations.
+# target directory is CARGO_TARGET_DIR, or target/mutations. --simulator: instead of those tests, N
+# seeds of the simulator (300), in the build of scripts/simulate.sh.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib/common.sh
 
+simulator=false seeds=300
+while :; do
+    case ${1:-} in
+        --simulator) simulator=true; shift ;;
+        --seeds) seeds=${2:?--seeds wants a number}; shift 2 ;;
+        *) break ;;
+    esac
+done
 need_rust
 root=$PWD
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target/mutations} CARGO_TERM_COLOR=never
+if $simulator; then export STRONGROOM_SEEDS=$seeds; fi
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -r Cargo.toml Cargo.lock src tests docs README.md "$copy"
@@ -27,6 +37,15 @@ verdict() {
     touch src/lib.rs
 }
 
+# The tests that failed, or the seed.
+what_failed() {
+    if $simulator; then
+        grep -oE '^seed [0-9]+ failed' "$copy/log"
+    else
+        sed -n 's/^    \([a-z_:0-9]*\)$/\1/p' "$copy/log" | sort -u | head -3 | tr '\n' ' '
+    fi
+}
+
 check() {
     local name=$1 patch=$root/tests/mutations/$1.patch target filters
     target=$(sed -n 's/^Test: \(--lib\|--test [a-z]*\) .*/\1/p' "$patch")
@@ -36,6 +55,7 @@ check() {
         failed+=("$name")
         return
     fi
+    if $simulator; then target="--profile campaign --test simulator" filters=whatever_the_seed; fi
     touch src/lib.rs
     # shellcheck disable=SC2086 # several words on purpose
     if ! cargo test --quiet $target --no-run >"$copy/log" 2>&1; then
@@ -50,7 +70,7 @@ check() {
         verdict "$name" "NOT CAUGHT by $target $filters"
     else
         caught=$((caught + 1))
-        verdict "$name" "caught: $(sed -n 's/^    \([a-z_:0-9]*\)$/\1/p' "$copy/log" | sort -u | head -3 | tr '\n' ' ')"
+        verdict "$name" "caught: $(what_failed)"
     fi
 }
 

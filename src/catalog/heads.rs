@@ -147,6 +147,9 @@ impl Catalog {
         let context = self.root_context(record.cluster, &record.header);
         let sealed = record.header.sealed_root.ok_or(CatalogError::NothingWritten(id))?;
         let (view, name_key) = self.pool.open_view(cluster_key, &context, &sealed)?;
+        if view.tree().is_empty() {
+            return Err(CatalogError::NothingWritten(id));
+        }
         Ok(OpenSnapshot { view, name_key, _reader: reader })
     }
 

@@ -87,6 +87,10 @@ impl From<CatalogError> for ServiceError {
                 return Self::new(ProblemCode::Busy, format!("cluster '{name}' is mounted"))
                     .with_hint(format!("strongroom umount {name}"));
             }
+            CatalogError::NothingWritten(id) => {
+                return Self::new(ProblemCode::MountFailed, detail)
+                    .with_hint(format!("strongroom restore {id} --to-cluster NAME"));
+            }
             CatalogError::LogOutstanding(_) => ProblemCode::LogOutstanding,
             CatalogError::Twice(_) | CatalogError::TooLong(_) => ProblemCode::BadRequest,
             CatalogError::RootChanged | CatalogError::SnapshotExists(_) => ProblemCode::Busy,
@@ -184,5 +188,11 @@ mod tests {
             "snapshot snap-0123456789abcdef cannot be restored: the key 'local://k1' is disabled"
         );
         assert_eq!(error.hint.as_deref(), Some("enable it: strongroom key enable local://k1"));
+    }
+
+    #[test]
+    fn a_snapshot_of_what_was_never_mounted_is_no_corruption() {
+        let error: ServiceError = CatalogError::NothingWritten(SnapshotId(1)).into();
+        assert_eq!(error.code, ProblemCode::MountFailed);
     }
 }

@@ -249,6 +249,7 @@ impl Service {
                         scrub.tree(owner, ScrubTree::Open(view, &name_key))
                     }
                     Err(CatalogError::SnapshotBusy(_) | CatalogError::SnapshotNotFound(_)) => true,
+                    Err(CatalogError::NothingWritten(_)) => scrub.tree(owner, ScrubTree::Empty),
                     Err(error) => scrub.tree(owner, ScrubTree::Damaged(error.to_string())),
                 }
             }

@@ -529,6 +529,21 @@ fn a_rewrapped_sibling_is_opened_by_its_new_key_alone() {
 }
 
 #[test]
+fn a_snapshot_of_a_head_that_was_opened_and_never_written_to_says_so() {
+    let mut world = World::new(5);
+    let id = world.create();
+    world.head(id);
+    world.snapshot(&[id]);
+    let snapshot = *world.snapshots.keys().next().unwrap();
+    let header = world.catalog.header(Target::Snapshot(snapshot)).unwrap();
+    assert!(header.sealed_root.is_some(), "a checkpoint sealed the empty tree");
+    let opened = world.catalog.open_snapshot(snapshot, &key_of(&world.catalog, id, &header.keys));
+    assert!(matches!(opened, Err(CatalogError::NothingWritten(_))));
+    drop(opened);
+    world.end();
+}
+
+#[test]
 fn an_unproven_header_never_comes_into_force() {
     let mut world = World::new(3);
     let id = world.create();

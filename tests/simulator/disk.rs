@@ -13,6 +13,8 @@ use strongroom::device::{Device, DeviceError, DeviceInfo};
 use strongroom::sys::clock;
 use strongroom::sys::sync::{Mutex, Rank};
 
+use crate::meanwhile::Stop;
+
 /// The files of a configuration directory: they are not on the disk, and lose nothing.
 pub type Files = Vec<(PathBuf, Vec<u8>)>;
 
@@ -48,6 +50,7 @@ struct State {
 pub struct Disk {
     sim: Arc<SimDevice>,
     config: PathBuf,
+    stop: Arc<Stop>,
     state: Mutex<State>,
 }
 
@@ -58,11 +61,21 @@ impl Disk {
         let state =
             State { watch: Watch::Nothing, sequence, requests: 0, digest: 0, points: Vec::new() };
         let state = Mutex::new(Rank::AroundDevice, state);
-        Arc::new(Self { sim, config: config.to_owned(), state })
+        Arc::new(Self { sim, config: config.to_owned(), stop: Arc::default(), state })
     }
 
     pub fn watch(&self, watch: Watch) {
         self.state.lock().watch = watch;
+    }
+
+    /// Where a thread beside stops.
+    pub fn stop(&self) -> &Arc<Stop> {
+        &self.stop
+    }
+
+    /// How many moments were watched since they were last taken.
+    pub fn points(&self) -> usize {
+        self.state.lock().points.len()
     }
 
     /// The moments that were watched since they were last taken.
@@ -73,6 +86,12 @@ impl Disk {
     /// The power goes now, between two steps.
     pub fn point(&self, place: &str) -> CrashPoint {
         self.point_in(&mut self.state.lock(), place.to_owned())
+    }
+
+    /// The process ends, and everything that it wrote is there.
+    pub fn killed(&self, place: &str) -> CrashPoint {
+        let point = self.point(place);
+        CrashPoint { device: self.sim.copy(), ..point }
     }
 
     /// Requests that change the medium, so far, and a sum of them.
@@ -92,6 +111,7 @@ impl Disk {
     }
 
     fn before(&self, what: &str, offset: u64, bytes: &[u8]) {
+        self.stop.before_request();
         let mut state = self.state.lock();
         state.requests += 1;
         let mut summed = state.digest.to_le_bytes().to_vec();

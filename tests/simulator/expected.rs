@@ -36,11 +36,19 @@ pub struct Expected {
     pub keys: BTreeMap<EncryptionKeyId, KeyState>,
 }
 
+/// A snapshot that was found.
+pub struct FoundSnapshot {
+    pub id: SnapshotId,
+    pub key: Option<EncryptionKeyId>,
+    pub held: bool,
+    pub tree: Option<Tree>,
+}
+
 /// What a pool was found to be. Trees that no key opens any more are missing.
 #[derive(Default)]
 pub struct Found {
     pub clusters: BTreeMap<String, (Option<EncryptionKeyId>, Option<Tree>)>,
-    pub snapshots: BTreeMap<Mark, (Option<EncryptionKeyId>, bool, Option<Tree>)>,
+    pub snapshots: BTreeMap<Mark, FoundSnapshot>,
     pub keys: BTreeMap<EncryptionKeyId, KeyState>,
 }
 
@@ -65,12 +73,16 @@ impl Expected {
         self.clusters.values_mut().for_each(Cluster::settle);
     }
 
-    pub fn state_of(&self, key: Option<&EncryptionKeyId>) -> KeyState {
-        key.map_or(KeyState::Enabled, |key| self.keys[key])
+    pub fn key_is_usable(&self, cluster: &str) -> bool {
+        let key = self.clusters[cluster].key.as_ref();
+        key.is_none_or(|key| self.keys[key] == KeyState::Enabled)
     }
 
-    pub fn usable(&self, key: Option<&EncryptionKeyId>) -> bool {
-        self.state_of(key) == KeyState::Enabled
+    /// Of each cluster the last `moments` are possible.
+    pub fn keep_last(&mut self, moments: usize) {
+        for cluster in self.clusters.values_mut() {
+            cluster.since.drain(..cluster.since.len().saturating_sub(moments));
+        }
     }
 
     /// In what a pool that was found is not this; `None`: it is this, at one moment or another.
@@ -108,6 +120,10 @@ impl Expected {
                 None => cluster.settle(),
             }
         }
+        // Of one that was taken while the disk failed, nobody was told the id.
+        for (mark, snapshot) in found.snapshots {
+            self.snapshots.get_mut(&mark).expect("it was compared").id = snapshot.id;
+        }
     }
 }
 
@@ -128,7 +144,7 @@ impl Cluster {
 
 impl Snapshot {
     fn contradiction(&self, mark: &Mark, found: &Found) -> Option<String> {
-        let (key, held, tree) = &found.snapshots[mark];
+        let FoundSnapshot { key, held, tree, .. } = &found.snapshots[mark];
         if (key, *held) != (&self.key, self.held) {
             return Some(format!("{mark:?}: {key:?}, {held}; not {:?}, {}", self.key, self.held));
         }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::base::{KeyState, Timestamp};
+use strongroom::base::{KeyState, ProblemCode, Timestamp};
 use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
 use strongroom::keys::{
@@ -19,7 +19,7 @@ use strongroom::verify;
 use strongroom::volume::VolumeOptions;
 
 use crate::disk::{CrashPoint, put_files};
-use crate::expected::{Expected, Found};
+use crate::expected::{Expected, Found, FoundSnapshot};
 use crate::model::files::Tree;
 use crate::model::volume::look;
 use crate::mounter::{Mounts, place_of, request};
@@ -113,11 +113,12 @@ impl Court {
             let prefix = snapshot.id.to_string().parse().expect("an id is a prefix of itself");
             let mounted = service.restore_mount(&prefix, request(place.clone()));
             let tree = self.tree(mounted.map(drop), &place)?;
-            if tree.is_some() {
+            if self.mounts.volume(&place).is_some() {
                 service.umount(&UmountWhat::Snapshot(&prefix), false)?;
             }
             let mark = (snapshot.created_at.secs(), snapshot.cluster_name.as_str().to_owned());
-            found.snapshots.insert(mark, (snapshot.encryption_key_id, snapshot.held, tree));
+            let (id, key, held) = (snapshot.id, snapshot.encryption_key_id, snapshot.held);
+            found.snapshots.insert(mark, FoundSnapshot { id, key, held, tree });
         }
         Ok(found)
     }
@@ -136,7 +137,7 @@ impl Court {
         Ok(())
     }
 
-    /// What is mounted at a place; `None` where its key is gone.
+    /// What is mounted at a place, or would be; `None` where its key is gone.
     fn tree(
         &self,
         mounted: Result<(), ServiceError>,
@@ -145,6 +146,8 @@ impl Court {
         match mounted {
             Ok(()) => Ok(self.mounts.volume(place).map(|volume| look(&volume))),
             Err(error) if error.code.exit_status() == 3 => Ok(None),
+            // A snapshot of a cluster whose creation did not come to its end.
+            Err(error) if error.code == ProblemCode::MountFailed => Ok(Some(Tree::new())),
             Err(error) => Err(error),
         }
     }

@@ -11,10 +11,13 @@
 
 mod disk;
 mod expected;
+mod faults;
 mod judge;
+mod meanwhile;
 #[path = "../model/mod.rs"]
 mod model;
 mod mounter;
+mod outcome;
 mod steps;
 mod world;
 
@@ -26,6 +29,9 @@ use world::{Plan, Summary, World};
 
 /// Seeds that are run where nothing else is asked for.
 const SEEDS: u64 = 12;
+
+/// So many seeds to a line that says how far it is.
+const TOLD_EVERY: u64 = 500;
 
 /// One history in four is short, and looked at before every request; of the others samples are.
 fn plan(seed: u64) -> Plan {
@@ -65,8 +71,10 @@ fn whatever_the_seed_nothing_acknowledged_is_lost() {
     let mut all = Summary::default();
     for seed in from..from + count {
         all.add(&run(seed));
+        if (seed + 1 - from).is_multiple_of(TOLD_EVERY) || seed + 1 == from + count {
+            println!("seeds {from} to {seed}: {all}");
+        }
     }
-    println!("{count} seeds from {from} on: {all}");
 }
 
 #[test]

@@ -1,23 +1,32 @@
 //! What can be done to a pool, chosen by the dice from what is there, and what must come of it.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use strongroom::base::ids::SnapshotPrefix;
-use strongroom::base::{ClusterName, EncryptionKeyId, KeyAnswer, KeyState, ProblemCode};
-use strongroom::service::{UmountWhat, Which};
+use strongroom::base::{
+    ClusterName, EncryptionKeyId, KeyAnswer, KeyState, ProblemCode, SnapshotId,
+};
+use strongroom::service::{Service, ServiceError, UmountWhat, Which, types};
 use strongroom::sys::{clock, simulation};
 
 use crate::expected::{Mark, Snapshot};
+use crate::faults::Fault;
+use crate::meanwhile::beside_a_commit;
 use crate::model::files::Tree;
 use crate::model::volume;
 use crate::mounter::{OWNER, place_of, request};
-use crate::world::{World, refused_for_its_key};
+use crate::outcome::{Outcome, Refusal};
+use crate::world::World;
 
 const CLUSTERS_MAX: usize = 4;
 const SNAPSHOTS_MAX: usize = 8;
 /// From a change to the checkpoint that is made of it, and a little more.
 const UNTIL_CHECKPOINT: Duration = Duration::from_secs(11);
+
+/// Of a snapshot that may have been taken, whose id nobody was told.
+const UNKNOWN: SnapshotId = SnapshotId(0);
 
 type Key = Option<EncryptionKeyId>;
 
@@ -28,6 +37,8 @@ pub enum Step {
     Unmount(String),
     Work(String, usize),
     Sync(String),
+    /// Files are worked on and made durable in the middle of a checkpoint, or of a snapshot.
+    Beside(String, u64, bool),
     Snapshot(Vec<String>),
     Clone(Mark),
     InPlace(Mark),
@@ -46,6 +57,7 @@ pub enum Step {
     Grow,
     Reopen,
     Crash,
+    Fault(Fault),
 }
 
 fn name(text: &str) -> ClusterName {
@@ -80,7 +92,11 @@ impl Step {
         Some(match dice.roll(100) {
             0..24 if mounted => Self::Work(cluster, 1 + dice.roll(8)),
             0..24 => Self::Mount(cluster),
-            24..36 if mounted => Self::Sync(cluster),
+            24..33 if mounted => Self::Sync(cluster),
+            33..36 if mounted => {
+                let usable = world.expected.key_is_usable(&cluster);
+                Self::Beside(cluster, dice.roll(20) as u64, usable && !full && dice.roll(2) == 0)
+            }
             36..44 if !full => Self::Snapshot(vec![cluster]),
             44..47 if !full => Self::Snapshot(names),
             47..51 if names.len() < CLUSTERS_MAX => Self::Create(some_key),
@@ -109,7 +125,8 @@ impl Step {
             90 => Self::Grow,
             91..94 if mounted => Self::Unmount(cluster),
             94..96 => Self::Reopen,
-            96..100 => Self::Crash,
+            96..98 => Self::Crash,
+            98.. if !world.faults.are_armed() => Self::Fault(Fault::choose(&mut world.dice)),
             _ => return None,
         })
     }
@@ -121,9 +138,9 @@ impl Step {
             Self::Mount(cluster) => mount(world, cluster),
             Self::Unmount(cluster) => unmount(world, cluster),
             Self::Work(cluster, count) => work(world, cluster, *count),
-            Self::Sync(cluster) => {
-                world.volume(cluster).sync().unwrap();
-                world.cluster(cluster).settle();
+            Self::Sync(cluster) => sync(world, cluster),
+            Self::Beside(cluster, after, snapshot) => {
+                beside_a_commit(world, cluster, *after, *snapshot);
             }
             Self::Snapshot(clusters) => snapshot(world, clusters),
             Self::Clone(mark) => clone(world, mark),
@@ -134,17 +151,24 @@ impl Step {
             Self::SetKey(cluster, key, snapshots) => set_key(world, cluster, key, *snapshots),
             Self::Rewrap(marks, key) => rewrap(world, marks, key),
             Self::Disable(key) => {
-                world.service().disable_key(key).unwrap();
-                world.expected.keys.insert(key.clone(), KeyState::Disabled);
+                key_becomes(world, key, KeyState::Disabled, |service, key| service.disable_key(key))
             }
             Self::Enable(key) => {
-                world.service().enable_key(key).unwrap();
-                world.expected.keys.insert(key.clone(), KeyState::Enabled);
+                key_becomes(world, key, KeyState::Enabled, |service, key| service.enable_key(key))
             }
-            Self::DeleteKey(key) => delete_key(world, key),
+            Self::DeleteKey(key) => {
+                let becomes = match world.dies_at_once(key) {
+                    true => KeyState::Deleted,
+                    false => KeyState::PendingDeletion,
+                };
+                key_becomes(world, key, becomes, |service, key| {
+                    service.delete_key(key, None, Some(key))
+                });
+            }
             Self::CancelDelete(key) => {
-                world.service().cancel_delete_key(key).unwrap();
-                world.expected.keys.insert(key.clone(), KeyState::Disabled);
+                key_becomes(world, key, KeyState::Disabled, |service, key| {
+                    service.cancel_delete_key(key)
+                })
             }
             Self::Checkpoint => checkpoint(world),
             Self::Background(steps) => background(world, *steps),
@@ -156,9 +180,12 @@ impl Step {
                 let mounted = world.expected.clusters.iter().find(|(_, c)| c.mounted);
                 if let Some(cluster) = mounted.map(|(name, _)| name.clone()) {
                     work(world, &cluster, 3);
-                    world.volume(&cluster).sync().unwrap();
+                    if !world.has_failed() {
+                        sync(world, &cluster);
+                    }
                 }
             }
+            Self::Fault(fault) => world.faults.arm(*fault),
         }
     }
 }
@@ -170,61 +197,72 @@ fn prefix(world: &World, mark: &Mark) -> SnapshotPrefix {
 fn create(world: &mut World, key: &Key) {
     world.number += 1;
     let text = format!("c{}", world.number);
-    let usable = world.expected.usable(key.as_ref());
+    let refusal = world.key_refusal([key]);
     let created = world.service().create_cluster(&name(&text), key.as_ref(), OWNER);
-    if !usable {
-        return refused_for_its_key(created);
+    if let Outcome::Refused = world.outcome(created, refusal) {
+        return;
     }
-    created.unwrap();
     world.expected.settle();
     world.add_cluster(text, &Rc::new(Tree::new()), key.clone());
 }
 
 fn mount(world: &mut World, cluster: &str) {
-    let usable = world.expected.usable(world.expected.clusters[cluster].key.as_ref());
+    let refusal = world.key_refusal([&world.expected.clusters[cluster].key]);
     let mounted = world.service().mount(&name(cluster), request(place_of(cluster)));
-    if !usable {
-        return refused_for_its_key(mounted);
+    if let Outcome::Done(_) = world.outcome(mounted, refusal) {
+        world.cluster(cluster).mounted = true;
     }
-    mounted.unwrap();
-    world.cluster(cluster).mounted = true;
 }
 
 fn unmount(world: &mut World, cluster: &str) {
     if world.cluster(cluster).mounted {
-        world.service().umount(&UmountWhat::Cluster(&name(cluster)), false).unwrap();
+        let ended = world.service().umount(&UmountWhat::Cluster(&name(cluster)), false);
         world.cluster(cluster).mounted = false;
-        world.expected.settle();
+        if let Outcome::Done(_) = world.outcome(ended, None) {
+            world.expected.settle();
+        }
     }
 }
 
-fn work(world: &mut World, cluster: &str, count: usize) {
+pub fn work(world: &mut World, cluster: &str, count: usize) {
     let volume = world.volume(cluster);
     for _ in 0..count {
         let op = world.expected.clusters[cluster].files.choose(&mut world.dice);
         world.tell(format!("  {op:?}"));
-        volume::apply(&volume, &op).unwrap();
-        let cluster = world.cluster(cluster);
-        cluster.files.apply(&op);
-        let tree = Rc::new(cluster.files.seen());
-        cluster.since.push(tree);
+        let done = volume::apply(&volume, &op).map_err(Into::into);
+        let state = world.cluster(cluster);
+        state.files.apply(&op);
+        let tree = Rc::new(state.files.seen());
+        state.since.push(tree);
+        if let Outcome::Failed = world.outcome(done, None) {
+            return;
+        }
+    }
+}
+
+pub fn sync(world: &mut World, cluster: &str) {
+    let done = world.volume(cluster).sync().map_err(Into::into);
+    if let Outcome::Done(()) = world.outcome(done, None) {
+        world.cluster(cluster).settle();
     }
 }
 
 fn snapshot(world: &mut World, clusters: &[String]) {
     let names: Vec<ClusterName> = clusters.iter().map(|c| name(c)).collect();
-    let outstanding = clusters.iter().any(|cluster| world.is_outstanding(cluster));
+    let refusal = world.log_refusal(clusters);
     let taken = world.service().create_snapshots(&Which::Named(names), None, "");
-    if outstanding {
-        assert_eq!(taken.unwrap_err().code, ProblemCode::LogOutstanding);
-        return;
-    }
-    for snapshot in taken.unwrap() {
-        let name = snapshot.cluster_name.as_str().to_owned();
-        let cluster = &world.expected.clusters[&name];
-        let (tree, key) = (Rc::clone(cluster.now()), cluster.key.clone());
-        let taken = Snapshot { id: snapshot.id, tree, key, held: false };
-        world.expected.snapshots.insert((clock::now().secs(), name), taken);
+    let mut ids: BTreeMap<String, SnapshotId> = match world.outcome(taken, refusal) {
+        Outcome::Refused => return,
+        Outcome::Done(taken) => {
+            taken.into_iter().map(|s| (s.cluster_name.as_str().to_owned(), s.id)).collect()
+        }
+        Outcome::Failed => BTreeMap::new(),
+    };
+    for cluster in clusters {
+        let id = ids.remove(cluster).unwrap_or(UNKNOWN);
+        let now = &world.expected.clusters[cluster];
+        let taken = Snapshot { id, tree: Rc::clone(now.now()), key: now.key.clone(), held: false };
+        world.expected.snapshots.insert((clock::now().secs(), cluster.clone()), taken);
     }
     world.expected.settle();
 }
@@ -232,36 +270,38 @@ fn snapshot(world: &mut World, clusters: &[String]) {
 fn clone(world: &mut World, mark: &Mark) {
     world.number += 1;
     let text = format!("c{}", world.number);
-    let cloned = world.service().restore_to_cluster(&prefix(world, mark), &name(&text));
     let Snapshot { tree, key, .. } = world.expected.snapshots[mark].clone();
-    if !world.expected.usable(key.as_ref()) {
-        return refused_for_its_key(cloned);
+    let refusal = world.key_refusal([&key]);
+    let cloned = world.service().restore_to_cluster(&prefix(world, mark), &name(&text));
+    if let Outcome::Refused = world.outcome(cloned, refusal) {
+        return;
     }
-    cloned.unwrap();
     world.expected.settle();
     world.add_cluster(text, &tree, key);
 }
 
 fn in_place(world: &mut World, mark: &Mark) {
     let cluster = &mark.1;
-    if world.expected.clusters.contains_key(cluster) {
-        unmount(world, cluster);
+    let Snapshot { tree, key, .. } = world.expected.snapshots[mark].clone();
+    let refusal = match world.expected.clusters.get(cluster).cloned() {
+        None => Some(Refusal::Code(ProblemCode::ClusterNotFound)),
+        Some(now) => {
+            unmount(world, cluster);
+            let clusters = std::slice::from_ref(cluster);
+            world.key_refusal([&key, &now.key]).or_else(|| world.log_refusal(clusters))
+        }
+    };
+    if world.has_failed() {
+        return;
     }
     let restored = world.service().restore_in_place(&prefix(world, mark), None);
-    let Some(now) = world.expected.clusters.get(cluster).cloned() else {
-        assert_eq!(restored.unwrap_err().code, ProblemCode::ClusterNotFound);
-        return;
+    let id = match world.outcome(restored, refusal) {
+        Outcome::Refused => return,
+        Outcome::Done(restored) => restored.safety_snapshot.id,
+        Outcome::Failed => UNKNOWN,
     };
-    let Snapshot { tree, key, .. } = world.expected.snapshots[mark].clone();
-    if !world.expected.usable(key.as_ref()) || !world.expected.usable(now.key.as_ref()) {
-        return refused_for_its_key(restored);
-    }
-    if world.is_outstanding(cluster) {
-        assert_eq!(restored.unwrap_err().code, ProblemCode::LogOutstanding);
-        return;
-    }
-    let id = restored.unwrap().safety_snapshot.id;
     world.expected.settle();
+    let now = world.expected.clusters[cluster].clone();
     let safety = Snapshot { id, tree: Rc::clone(now.now()), key: now.key.clone(), held: false };
     world.expected.snapshots.insert((clock::now().secs(), cluster.clone()), safety);
     world.add_cluster(cluster.clone(), &tree, now.key);
@@ -270,26 +310,30 @@ fn in_place(world: &mut World, mark: &Mark) {
 fn delete_snapshots(world: &mut World, marks: &[Mark]) {
     let ids: Vec<SnapshotPrefix> = marks.iter().map(|mark| prefix(world, mark)).collect();
     let held = marks.iter().any(|mark| world.expected.snapshots[mark].held);
+    let refusal = held.then_some(Refusal::Code(ProblemCode::Held));
     let deleted = world.service().delete_snapshots(&ids, false);
-    if held {
-        assert_eq!(deleted.unwrap_err().code, ProblemCode::Held);
+    if let Outcome::Refused = world.outcome(deleted, refusal) {
         return;
     }
-    deleted.unwrap();
     marks.iter().for_each(|mark| drop(world.expected.snapshots.remove(mark)));
     world.expected.settle();
 }
 
 fn delete_cluster(world: &mut World, cluster: &str) {
     unmount(world, cluster);
-    world.service().delete_cluster(&name(cluster)).unwrap();
+    if world.has_failed() {
+        return;
+    }
+    let deleted = world.service().delete_cluster(&name(cluster));
+    world.outcome(deleted, None);
     world.expected.clusters.remove(cluster);
     world.expected.settle();
 }
 
 fn hold(world: &mut World, mark: &Mark) {
     let held = !world.expected.snapshots[mark].held;
-    world.service().hold(&prefix(world, mark), held).unwrap();
+    let done = world.service().hold(&prefix(world, mark), held);
+    world.outcome(done, None);
     world.expected.snapshots.get_mut(mark).unwrap().held = held;
     world.expected.settle();
 }
@@ -298,19 +342,12 @@ fn set_key(world: &mut World, cluster: &str, key: &Key, snapshots: bool) {
     let of_cluster = |mark: &Mark| snapshots && mark.1 == cluster;
     let old = world.expected.clusters[cluster].key.clone();
     let rewrapped = world.expected.snapshots.iter().filter(|(mark, _)| of_cluster(mark));
-    let mut needed: Vec<&Key> = rewrapped.map(|(_, snapshot)| &snapshot.key).collect();
-    needed.extend([&old, key]);
-    let usable = needed.into_iter().all(|key| world.expected.usable(key.as_ref()));
-    let outstanding = world.is_outstanding(cluster);
+    let needed = rewrapped.map(|(_, snapshot)| &snapshot.key).chain([&old, key]);
+    let refusal = world.key_refusal(needed).or_else(|| world.log_refusal(&[cluster.to_owned()]));
     let changed = world.service().set_key(&name(cluster), key.as_ref(), snapshots);
-    if !usable {
-        return refused_for_its_key(changed);
-    }
-    if outstanding {
-        assert_eq!(changed.unwrap_err().code, ProblemCode::LogOutstanding);
+    if let Outcome::Refused = world.outcome(changed, refusal) {
         return;
     }
-    changed.unwrap();
     world.cluster(cluster).key.clone_from(key);
     let rewrapped = world.expected.snapshots.iter_mut().filter(|(mark, _)| of_cluster(mark));
     rewrapped.for_each(|(_, snapshot)| snapshot.key.clone_from(key));
@@ -319,44 +356,49 @@ fn set_key(world: &mut World, cluster: &str, key: &Key, snapshots: bool) {
 
 fn rewrap(world: &mut World, marks: &[Mark], key: &EncryptionKeyId) {
     let ids: Vec<SnapshotPrefix> = marks.iter().map(|mark| prefix(world, mark)).collect();
-    let old = |mark| world.expected.snapshots[mark].key.as_ref();
-    let usable = world.expected.usable(Some(key))
-        && marks.iter().all(|mark| world.expected.usable(old(mark)));
+    let new = Some(key.clone());
+    let old = marks.iter().map(|mark| &world.expected.snapshots[mark].key);
+    let refusal = world.key_refusal(old.chain([&new]));
     let rewrapped = world.service().rewrap(&ids, key);
-    if !usable {
-        return refused_for_its_key(rewrapped);
+    if let Outcome::Refused = world.outcome(rewrapped, refusal) {
+        return;
     }
-    rewrapped.unwrap();
     for mark in marks {
-        world.expected.snapshots.get_mut(mark).unwrap().key = Some(key.clone());
+        world.expected.snapshots.get_mut(mark).unwrap().key.clone_from(&new);
     }
     world.expected.settle();
 }
 
-fn delete_key(world: &mut World, key: &EncryptionKeyId) {
-    let state = match world.service().delete_key(key, None, Some(key)).unwrap().state.unwrap() {
-        KeyAnswer::State(state) => state,
-        other => panic!("{key}: {other:?}"),
-    };
-    assert!(matches!(state, KeyState::Deleted | KeyState::PendingDeletion), "{state:?}");
-    world.expected.keys.insert(key.clone(), state);
+/// The keyring does not stand in the pool: it has changed whatever becomes of that.
+fn key_becomes(
+    world: &mut World,
+    key: &EncryptionKeyId,
+    becomes: KeyState,
+    change: impl Fn(&Service, &EncryptionKeyId) -> Result<types::Key, ServiceError>,
+) {
+    let changed = change(world.service(), key);
+    if let Outcome::Done(told) = world.outcome(changed, None) {
+        assert_eq!(told.state, Some(KeyAnswer::State(becomes)), "{key}");
+    }
+    world.expected.keys.insert(key.clone(), becomes);
 }
 
 fn checkpoint(world: &mut World) {
     simulation::pass(UNTIL_CHECKPOINT);
-    if world.service().tick_checkpoint(Duration::ZERO).unwrap() {
+    let made = world.service().tick_checkpoint(Duration::ZERO);
+    if let Outcome::Done(true) = world.outcome(made, None) {
         world.expected.settle();
     }
 }
 
 fn background(world: &mut World, steps: usize) {
     for volume in world.mounts.volumes() {
-        volume.background_step().unwrap();
+        let step = volume.background_step().map_err(Into::into);
+        world.outcome(step, None);
     }
     for _ in 0..steps {
-        if !world.service().tick_background().unwrap() {
-            break;
-        }
+        let step = world.service().tick_background();
+        let Outcome::Done(true) = world.outcome(step, None) else { return };
     }
 }
 
@@ -368,6 +410,8 @@ fn minute(world: &mut World) {
 
 fn grow(world: &mut World) {
     let size = world.service().pool().device().size_bytes();
-    world.service().grow_pool(size + (8 << 20)).unwrap();
-    world.expected.settle();
+    let grown = world.service().grow_pool(size + (8 << 20));
+    if let Outcome::Done(()) = world.outcome(grown, None) {
+        world.expected.settle();
+    }
 }

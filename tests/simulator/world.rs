@@ -4,13 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::base::{ClusterName, PoolId};
+use strongroom::base::{ClusterName, EncryptionKeyId, PoolId, ProblemCode};
 use strongroom::crypto::{EngineKey, EngineWrapKind};
 use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
 use strongroom::keys::{ConfigDir, root_secret, wrap_engine_key};
-use strongroom::pool::{self, CreateOptions};
-use strongroom::service::{Service, ServiceError};
+use strongroom::pool::{self, CreateOptions, PoolState};
+use strongroom::service::{Service, ServiceError, Which};
 use strongroom::sys::simulation::{self, Simulation};
 use strongroom::sys::sync::{Mutex, Rank};
 use strongroom::sys::{clock, random};
@@ -18,12 +18,17 @@ use strongroom::volume::Volume;
 
 use crate::disk::{CrashPoint, Disk, Watch, put_files};
 use crate::expected::{Cluster, Expected};
+use crate::faults::{Fault, Faults};
 use crate::judge::{START, judge, open};
+use crate::meanwhile::Midway;
 use crate::model::Dice;
-use crate::mounter::{Mounts, place_of};
+use crate::mounter::{Mounts, OWNER, place_of};
+use crate::outcome::Outcome;
 use crate::steps::Step;
 
 const POOL_BYTES: u64 = 256 << 20;
+/// A loss of power between two steps.
+const AFTER: &str = "after the step";
 /// Customer keys in a pool.
 const KEYS: usize = 3;
 
@@ -35,6 +40,16 @@ pub struct Plan {
     pub watch: Watch,
 }
 
+impl Plan {
+    /// Where two things happen at once, it is looked at more closely.
+    fn watch_in(self, step: &Step) -> Watch {
+        match (step, self.watch) {
+            (Step::Beside(..), Watch::OneIn(n)) => Watch::OneIn(n.div_ceil(6)),
+            (_, watch) => watch,
+        }
+    }
+}
+
 /// What a history came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -42,6 +57,8 @@ pub struct Summary {
     pub requests: u64,
     pub crash_points: u64,
     pub crashes: u64,
+    /// The disk failed, and somebody was told.
+    pub failures: u64,
     /// Of everything that was written to the disk, in order.
     pub digest: u32,
 }
@@ -55,15 +72,16 @@ impl Summary {
         self.requests += other.requests;
         self.crash_points += other.crash_points;
         self.crashes += other.crashes;
+        self.failures += other.failures;
         self.digest = self.digest.rotate_left(1) ^ other.digest;
     }
 }
 
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { steps, requests, crash_points, crashes, digest } = self;
+        let Self { steps, requests, crash_points, crashes, failures, digest } = self;
         write!(f, "{steps} steps, {requests} requests, {crash_points} crash points judged, ")?;
-        write!(f, "{crashes} crashes gone on from; {digest:08x}")
+        write!(f, "{crashes} ends gone on from, {failures} failures of the disk; {digest:08x}")
     }
 }
 
@@ -75,6 +93,11 @@ pub struct World {
     /// Missing while it is being opened again.
     service: Option<Arc<Service>>,
     pub expected: Expected,
+    pub faults: Faults,
+    /// Why an operation failed, once the disk did: the pool is opened again after such a step.
+    pub failed: Option<String>,
+    /// Of a step in which something was acknowledged before its end.
+    pub midway: Option<Midway>,
     told: Told,
     pub number: u64,
     plan: Plan,
@@ -106,7 +129,8 @@ impl World {
         make_pool(&device, &ConfigDir::new(dir.path()));
         let disk = Disk::new(sim, dir.path(), dice.roll(1 << 30) as u64);
         let mounts = Arc::new(Mounts::default());
-        let service = open(disk.clone(), dir.path(), &mounts).unwrap();
+        let faults = Faults::around(disk.clone());
+        let service = open(faults.device(), dir.path(), &mounts).unwrap();
         let mut world = Self {
             dice,
             disk,
@@ -114,6 +138,9 @@ impl World {
             mounts,
             service: Some(service),
             expected: Expected::default(),
+            faults,
+            failed: None,
+            midway: None,
             told: Told::new(Mutex::new(Rank::Test, Vec::new())),
             number: 0,
             plan,
@@ -153,11 +180,30 @@ impl World {
         self.expected.clusters.get_mut(name).expect("the step was chosen so")
     }
 
-    /// Whether a log of a cluster awaits its key.
+    /// Whether a log of a cluster awaits its key. Where the disk fails, it is not known.
     pub fn is_outstanding(&self, cluster: &str) -> bool {
         let name: ClusterName = cluster.parse().unwrap();
-        let id = self.service().catalog().cluster(&name).unwrap().id;
-        self.service().pool().is_outstanding(id).unwrap()
+        let service = self.service();
+        let known = service.catalog().cluster(&name).map_err(ServiceError::from);
+        let known = known.and_then(|c| Ok(service.pool().is_outstanding(c.id)?));
+        known.unwrap_or_else(|error| {
+            assert!(self.faults.have_fired(), "{error}");
+            false
+        })
+    }
+
+    /// Whether a key has no waiting period.
+    pub fn dies_at_once(&self, key: &EncryptionKeyId) -> bool {
+        self.expected.keys.last_key_value().is_some_and(|(last, _)| last == key)
+    }
+
+    /// Whether the disk failed and somebody was told so, or the pool takes no changes any more.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some() || self.is_read_only()
+    }
+
+    fn is_read_only(&self) -> bool {
+        matches!(self.service().pool().state(), PoolState::ReadOnly(_))
     }
 
     /// Does a step, and judges what a loss of power within or after it leaves. Sometimes it does
@@ -168,29 +214,103 @@ impl World {
         self.tell(format!("{step:?}"));
         self.summary.steps += 1;
         let before = self.expected.clone();
-        self.disk.watch(self.plan.watch);
+        self.disk.watch(self.plan.watch_in(&step));
         step.perform(self);
         self.disk.watch(Watch::Nothing);
-        let mut points = self.disk.take_points();
         let after = self.expected.clone();
-        let fatal = match step {
-            Step::Crash if points.is_empty() || self.dice.roll(2) == 0 => {
-                points.push(self.disk.point("after the step"));
-                Some(points.len() - 1)
-            }
-            Step::Crash => Some(self.dice.roll(points.len())),
-            _ => None,
-        };
+        let mut points = self.disk.take_points();
+        let failed = self.has_failed();
+        let fatal = if failed { None } else { self.choose_end(&step, &mut points) };
+        let midway = self.midway.take();
         for (index, point) in points.into_iter().enumerate() {
-            let after_it = point.place == "after the step";
-            let allowed = if after_it { vec![&after] } else { vec![&after, &before] };
-            let becomes = (fatal == Some(index)).then(|| point.device.copy());
-            let found = self.judged(&point, &allowed);
-            if let Some(device) = becomes {
-                let mut expected = allowed[found.0].clone();
-                expected.become_found(found.1);
-                self.crash(point, device, expected);
+            let allowed = match &midway {
+                _ if point.place == AFTER => vec![&after],
+                Some(midway) if index < midway.points => midway.loose.iter().collect(),
+                Some(midway) => midway.firm.iter().collect(),
+                None => vec![&after, &before],
+            };
+            if fatal == Some(index) {
+                return self.go_on_from(point, &allowed);
             }
+            self.judged(&point, &allowed);
+        }
+        if failed {
+            let firm = midway.and_then(|midway| midway.firm.into_iter().next());
+            let before = firm.unwrap_or(before);
+            return self.recover(&step, before, after);
+        }
+        if self.faults.have_fired() {
+            // Somebody else's copy helped, or nobody needed to know.
+            self.faults.disarm();
+        }
+    }
+
+    /// The crash point, if any, from which the history is to go on.
+    fn choose_end(&mut self, step: &Step, points: &mut Vec<CrashPoint>) -> Option<usize> {
+        let ends = match step {
+            Step::Crash => true,
+            Step::Beside(..) => self.dice.roll(2) == 0,
+            _ => false,
+        };
+        let one_in = if matches!(step, Step::Sync(_) | Step::Crash) { 2 } else { 6 };
+        if self.dice.roll(one_in) == 0 || (ends && points.is_empty()) {
+            points.push(self.disk.point(AFTER));
+        }
+        ends.then(|| self.dice.roll(points.len()))
+    }
+
+    /// The disk failed in a step. Whoever asks for durability is told so from then on, also once the
+    /// disk works again; when the pool is opened again, all that was acknowledged is there.
+    fn recover(&mut self, step: &Step, mut before: Expected, mut after: Expected) {
+        self.summary.failures += 1;
+        let read_only = self.is_read_only();
+        if read_only {
+            self.nothing_is_promised();
+        }
+        self.faults.heal();
+        if read_only {
+            self.nothing_is_promised();
+        } else if self.dice.roll(2) == 0 {
+            self.everything_is_promised();
+            after.keep_last(2);
+            before.keep_last(1);
+        }
+        let point = match self.dice.roll(3) {
+            0 => self.disk.point("after a failure"),
+            1 => self.disk.killed("the daemon killed after a failure"),
+            _ => {
+                let closed = self.service().close(true, false);
+                self.tell(format!("  (closed: {closed:?})"));
+                self.disk.killed("closed after a failure")
+            }
+        };
+        self.failed = None;
+        // What was done to files before the failure was in order.
+        let of_files = matches!(step, Step::Work(..) | Step::Crash | Step::Beside(_, _, false));
+        let allowed = if of_files { vec![&after] } else { vec![&after, &before] };
+        self.go_on_from(point, &allowed);
+    }
+
+    fn mounted(&self) -> Vec<Arc<Volume>> {
+        let clusters = self.expected.clusters.keys();
+        clusters.filter_map(|name| self.mounts.volume(&place_of(name))).collect()
+    }
+
+    fn nothing_is_promised(&self) {
+        for volume in self.mounted() {
+            assert!(volume.sync().is_err(), "an fsync succeeds on a pool that failed");
+        }
+        let name: ClusterName = "new".parse().unwrap();
+        let created = self.service().create_cluster(&name, None, OWNER);
+        assert!(created.is_err(), "{created:?} on a pool that failed");
+        let taken = self.service().create_snapshots(&Which::All, None, "");
+        assert!(taken.is_err(), "{taken:?} on a pool that failed");
+    }
+
+    /// A failure that changed nothing: what is there is made durable.
+    fn everything_is_promised(&self) {
+        for volume in self.mounted() {
+            volume.sync().expect("the pool takes changes");
         }
     }
 
@@ -204,16 +324,21 @@ impl World {
             .unwrap_or_else(|wrong| panic!("power lost {}:\n  {wrong}", point.place))
     }
 
-    /// The power went at a point that was judged; a new service opens what is left.
-    fn crash(&mut self, point: CrashPoint, device: Arc<SimDevice>, expected: Expected) {
-        self.tell(format!("  (the power goes {})", point.place));
+    /// The power goes, or the daemon is killed; what is left is judged, and a new service opens it.
+    fn go_on_from(&mut self, point: CrashPoint, allowed: &[&Expected]) {
+        self.tell(format!("  (ends {})", point.place));
         self.summary.crashes += 1;
+        let device = point.device.copy();
+        let (index, found) = self.judged(&point, allowed);
+        let mut expected = allowed[index].clone();
+        expected.become_found(found);
         self.add_requests();
         self.mounts = Arc::default();
         self.service = None;
         self.dir = tempfile::tempdir().unwrap();
         put_files(self.dir.path(), &point.config);
         self.disk = Disk::new(device, self.dir.path(), self.dice.roll(1 << 30) as u64);
+        self.faults = Faults::around(self.disk.clone());
         self.expected = expected;
         self.open_again();
     }
@@ -227,10 +352,16 @@ impl World {
     /// Opens the pool on the disk as it is; recorded mounts are made again, or not.
     fn open_again(&mut self) {
         self.disk.watch(self.plan.watch);
-        let service = open(self.disk.clone(), self.dir.path(), &self.mounts).unwrap();
+        self.faults.disarm();
+        if self.dice.roll(6) == 0 {
+            self.open_in_vain();
+        }
+        let service = open(self.faults.device(), self.dir.path(), &self.mounts).unwrap();
         if self.dice.roll(3) > 0 {
             for (place, error) in service.remount() {
-                assert_eq!(error.code.exit_status(), 3, "{}: {error}", place.display());
+                // Or it was deleted, and the end came before its mount was forgotten.
+                let gone = error.code == ProblemCode::ClusterNotFound;
+                assert!(gone || error.code.exit_status() == 3, "{}: {error}", place.display());
             }
         }
         self.service = Some(service);
@@ -244,9 +375,23 @@ impl World {
         }
     }
 
+    /// The disk fails while the pool is being opened, and the daemon ends.
+    fn open_in_vain(&mut self) {
+        self.faults.arm(Fault::choose(&mut self.dice));
+        match open(self.faults.device(), self.dir.path(), &self.mounts) {
+            Ok(service) => drop(service.remount()),
+            Err(error) => assert!(self.faults.have_fired(), "{error}"),
+        }
+        self.faults.disarm();
+        self.mounts = Arc::default();
+    }
+
     /// The service ends as by a signal, and a new one opens the pool.
     pub fn reopen(&mut self) {
-        self.service().close(true, false).unwrap();
+        let closed = self.service().close(true, false);
+        if let Outcome::Failed = self.outcome(closed, None) {
+            return;
+        }
         let before = self.expected.clone();
         for point in self.disk.take_points() {
             self.judged(&point, &[&before]);
@@ -274,14 +419,8 @@ impl World {
         &mut self,
         name: String,
         tree: &Rc<crate::model::files::Tree>,
-        key: Option<strongroom::base::EncryptionKeyId>,
+        key: Option<EncryptionKeyId>,
     ) {
         self.expected.clusters.insert(name, Cluster::new(tree, key));
     }
-}
-
-/// That an operation was refused because of a key.
-pub fn refused_for_its_key<T: std::fmt::Debug>(result: Result<T, ServiceError>) {
-    let status = result.as_ref().err().map(|error| error.code.exit_status());
-    assert_eq!(status, Some(3), "{result:?}");
 }

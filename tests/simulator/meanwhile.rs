@@ -1,0 +1,162 @@
+//! Two things at once, in an order that the seed decides: one runs in a thread of its own, stops
+//! before one of its requests to the disk, and goes on when the other is done. Never do both run.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use strongroom::pool::CutPlan;
+use strongroom::service::types::Snapshot as Taken;
+use strongroom::service::{Service, ServiceError, UmountWhat, Which};
+use strongroom::sys::simulation::Simulation;
+use strongroom::sys::{clock, threads};
+
+use crate::expected::{Expected, Snapshot};
+use crate::model::volume::look;
+use crate::mounter::{place_of, request};
+use crate::outcome::Outcome;
+use crate::steps::{sync, work};
+use crate::world::World;
+
+/// Whoever waits longer, waits for a lock that the one who stopped holds.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+thread_local! {
+    static STOPS: Cell<bool> = const { Cell::new(false) };
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// It runs: stops after so many requests.
+    Runs(u64),
+    Stopped,
+    /// It goes on, or has ended.
+    Free,
+}
+
+/// Where the thread beside stops. It holds whatever it holds then, which the order of locks would
+/// refuse it; so these are not the locks that have places in it.
+pub struct Stop {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self { state: Mutex::new(State::Free), changed: Condvar::new() }
+    }
+}
+
+impl Stop {
+    /// Before a request of the calling thread.
+    pub fn before_request(&self) {
+        if !STOPS.get() {
+            return;
+        }
+        let mut state = self.state.lock().unwrap();
+        match *state {
+            State::Runs(0) => {
+                *state = State::Stopped;
+                self.changed.notify_all();
+                self.wait(state, |state| *state == State::Stopped);
+            }
+            State::Runs(left) => *state = State::Runs(left - 1),
+            State::Stopped | State::Free => {}
+        }
+    }
+
+    fn wait<'a>(&'a self, state: MutexGuard<'a, State>, while_: impl Fn(&State) -> bool) {
+        let waited = self.changed.wait_timeout_while(state, PATIENCE, |s| while_(s)).unwrap();
+        assert!(!waited.1.timed_out(), "one waits for what the other holds");
+    }
+
+    fn set(&self, to: State) {
+        *self.state.lock().unwrap() = to;
+        self.changed.notify_all();
+    }
+}
+
+/// What is allowed while something goes on beside a commit.
+pub struct Midway {
+    /// So many crash points were before the commit was answered.
+    pub points: usize,
+    /// One of these is true of those,
+    pub loose: Vec<Expected>,
+    /// and of those after it one of these.
+    pub firm: Vec<Expected>,
+}
+
+/// What came of a snapshot that was taken beside; `None`: of a checkpoint.
+type Beside = Result<Option<Vec<Taken>>, ServiceError>;
+
+fn run_beside(service: &Service, which: Option<Which>) -> Beside {
+    match which {
+        Some(which) => service.create_snapshots(&which, None, "").map(Some),
+        None => Ok(service.pool().checkpoint(CutPlan::default()).map(|_| None)?),
+    }
+}
+
+/// A checkpoint, or a snapshot of the cluster, stops before its request number `after`; meanwhile
+/// files are worked on and made durable; then it goes on to its end.
+pub fn beside_a_commit(world: &mut World, cluster: &str, after: u64, snapshot: bool) {
+    let stop = Arc::clone(world.disk.stop());
+    stop.set(State::Runs(after));
+    let which = snapshot.then(|| Which::Named(vec![cluster.parse().unwrap()]));
+    let (service, told) = (Arc::clone(world.service()), Arc::clone(&stop));
+    let (seed, now) = (world.dice.roll(1 << 30) as u64, clock::now());
+    let moments = world.expected.clusters[cluster].since.len();
+    let thread = threads::spawn("beside", move || {
+        let _time = Simulation::begin(seed, now);
+        STOPS.set(true);
+        let done =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_beside(&service, which)));
+        told.set(State::Free);
+        done.unwrap_or_else(|failure| std::panic::resume_unwind(failure))
+    });
+    let state = stop.state.lock().unwrap();
+    stop.wait(state, |state| matches!(state, State::Runs(_)));
+    let count = 1 + world.dice.roll(3);
+    work(world, cluster, count);
+    let loose = world.expected.clone();
+    if world.failed.is_none() {
+        sync(world, cluster);
+    }
+    if world.failed.is_none() {
+        let (points, firm) = (world.disk.points(), world.expected.clone());
+        world.midway = Some(Midway { points, loose: vec![loose.clone()], firm: vec![firm] });
+    }
+    stop.set(State::Free);
+    let done = thread.join().expect("its message is above");
+    let Outcome::Done(done) = world.outcome(done, None) else { return };
+    if let Some([taken]) = done.as_deref() {
+        add_snapshot(world, cluster, taken, &loose, moments);
+    }
+    if world.failed.is_none() {
+        world.expected.settle();
+    }
+}
+
+/// The snapshot is of one moment from before the work to its end; which, only it knows.
+fn add_snapshot(world: &mut World, cluster: &str, taken: &Taken, loose: &Expected, moments: usize) {
+    // Looking must not fail.
+    world.faults.disarm();
+    let prefix = taken.id.to_string().parse().expect("an id is a prefix of itself");
+    let place = place_of(&taken.id.to_string());
+    let mounted = world.service().restore_mount(&prefix, request(place.clone()));
+    mounted.expect("its key is usable");
+    let tree = look(&world.mounts.volume(&place).expect("it is mounted"));
+    world.service().umount(&UmountWhat::Snapshot(&prefix), false).expect("it is mounted");
+    let possible = &loose.clusters[cluster].since[moments - 1..];
+    assert!(possible.iter().any(|moment| **moment == tree), "a snapshot of no moment");
+    let key = world.expected.clusters[cluster].key.clone();
+    let taken = Snapshot { id: taken.id, tree: Rc::new(tree), key, held: false };
+    let mark = (clock::now().secs(), cluster.to_owned());
+    world.expected.snapshots.insert(mark.clone(), taken.clone());
+    // It was there before it was told.
+    for either in world.midway.iter_mut().flat_map(|m| [&mut m.loose, &mut m.firm]) {
+        let mut with = either[0].clone();
+        with.snapshots.insert(mark.clone(), taken.clone());
+        either.push(with);
+    }
+}
