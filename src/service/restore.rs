@@ -144,6 +144,10 @@ impl Service {
         let Some(sealed) = &head.header.sealed_root else { return Ok(0) };
         let context = self.catalog.root_context(head.cluster, &head.header);
         let (view, name_key) = self.catalog.pool().open_view(&head.key, &context, sealed)?;
+        // Nothing was made in it yet, or what was is in its log.
+        if view.tree().is_empty() {
+            return Ok(0);
+        }
         Ok(Volume::open_view(view, name_key, VolumeOptions::default())?.next_inode()?)
     }
 

@@ -1,7 +1,8 @@
 //! Restores and keys: refused with one clear line while the key is not usable, in all forms.
 
 use super::world::{OWNER, World, name, prefix, request};
-use crate::base::{KeyAnswer, KeyState, ProblemCode};
+use crate::base::{ClusterId, KeyAnswer, KeyState, ProblemCode, Timestamp};
+use crate::catalog::{Header, NewCluster};
 use crate::service::ServiceError;
 use crate::service::types::{ClusterState, EncryptionStatus, SnapshotStatus};
 
@@ -217,4 +218,24 @@ fn a_cluster_whose_key_cannot_wrap_is_not_made() {
     let unknown = "what://ever".parse().unwrap();
     let error = world.service.create_cluster(&name("db"), Some(&unknown), OWNER).unwrap_err();
     assert_eq!((error.code, error.code.exit_status()), (ProblemCode::KeyProvider, 2));
+}
+
+#[test]
+fn a_cluster_whose_creation_was_interrupted_is_treated_like_any() {
+    let world = World::new();
+    let (service, id) = (&world.service, ClusterId([7; 16]));
+    let (keys, key) = service.make_keys(id, None, "it was not made").unwrap();
+    let header = Header::empty(keys);
+    let new = NewCluster { id, name: name("db"), created_at: Timestamp::from_secs(1), header };
+    service.catalog().create_cluster(new).unwrap();
+    let head = service.catalog().open_head(&name("db"), key).unwrap();
+    // Its tree is sealed before it has a root directory.
+    let snapshot = world.snap("db");
+    service.catalog().close_head(&head).unwrap();
+    let error = service.restore_mount(&prefix(snapshot), request("/mnt/old")).unwrap_err();
+    assert_eq!(error.code, ProblemCode::MountFailed, "nothing is damaged: {error}");
+    service.restore_in_place(&prefix(snapshot), None).unwrap();
+    world.mount("db");
+    world.write("/mnt/db", "f", b"data");
+    assert_eq!(world.read("/mnt/db", "f").as_deref(), Some(&b"data"[..]));
 }
