@@ -61,14 +61,7 @@ impl Pool {
         let root = open.root(&core)?;
         let area = match &item {
             Some(item) => item.area,
-            None => match allocate_area(&core) {
-                // What was freed since the last checkpoint can be given out after the next.
-                Err(PoolError::Full) => {
-                    self.checkpoint(CutPlan::default())?;
-                    allocate_area(&core)?
-                }
-                area => area?,
-            },
+            None => self.new_log_area()?,
         };
         let seed = LogSeed::random();
         let sealed_seed = seal_seed(&core, open.cluster, open.ck_id, &open.cluster_key, &seed);
@@ -125,6 +118,18 @@ impl Pool {
             return Err(error);
         }
         Ok(head)
+    }
+
+    /// Room for the log of a head that has none.
+    fn new_log_area(&self) -> Result<Run, PoolError> {
+        match allocate_area(self.core()) {
+            // What was freed since the last checkpoint can be given out after the next.
+            Err(PoolError::Full) => {
+                self.checkpoint(CutPlan::default())?;
+                allocate_area(self.core())
+            }
+            area => area,
+        }
     }
 
     /// Closes a head: what is buffered is written, a last checkpoint made, its log area freed. The
