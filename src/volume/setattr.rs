@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::units::InodeNo;
 use crate::volume::Volume;
 use crate::volume::acl;
-use crate::volume::attr::{Attr, Caller, SetAttr, TimeSet, mode_bits};
+use crate::volume::attr::{Attr, Caller, FileTime, SetAttr, TimeSet, mode_bits};
 use crate::volume::backing::Purpose;
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::inode::Inode;
@@ -42,7 +42,7 @@ impl Volume {
         let inode = self.inode(ino)?;
         if let Some(size) = set.size {
             let file = self.file(ino)?;
-            self.truncate_inode(&file, size, &|item| set_times(item, set))?;
+            self.truncate_inode(&file, size, &|item| set_times(item, set, item.ctime))?;
         }
         let owner = set.uid.is_some() || set.gid.is_some();
         let times = set.atime.is_some() || set.mtime.is_some() || set.ctime.is_some();
@@ -60,8 +60,7 @@ impl Volume {
                     item.mode = (item.mode & mode_bits::TYPE) | (mode & mode_bits::PERM);
                     acl::follow_mode(self, txn, ino, &item)?;
                 }
-                item.ctime = now();
-                set_times(&mut item, set);
+                set_times(&mut item, set, now());
                 *locked.item(ino)? = item;
                 Ok(())
             })?;
@@ -114,9 +113,12 @@ impl Volume {
     }
 }
 
-fn set_times(item: &mut InodeItem, set: &SetAttr) {
+/// All that is set to the time of the call gets the same one: the kernel's where it names it, whose
+/// clock is coarser.
+fn set_times(item: &mut InodeItem, set: &SetAttr, here: FileTime) {
+    let called = set.ctime.unwrap_or(here);
     let at = |t: TimeSet| match t {
-        TimeSet::Now => now(),
+        TimeSet::Now => called,
         TimeSet::At(time) => time,
     };
     if let Some(time) = set.atime {
@@ -125,7 +127,5 @@ fn set_times(item: &mut InodeItem, set: &SetAttr) {
     if let Some(time) = set.mtime {
         item.mtime = at(time);
     }
-    if let Some(time) = set.ctime {
-        item.ctime = time;
-    }
+    item.ctime = called;
 }

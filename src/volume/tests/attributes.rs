@@ -43,6 +43,24 @@ fn times_before_1970_and_far_ahead_are_kept_to_the_nanosecond() {
 }
 
 #[test]
+fn what_is_set_to_the_time_of_one_call_is_one_time() {
+    let rig = Rig::new();
+    let ino = rig.file("a");
+    let now = Some(TimeSet::Now);
+    let touched = SetAttr { atime: now, mtime: now, ..SET };
+    let attr = rig.volume.setattr(ino, &touched, &USER).unwrap();
+    assert!(attr.atime == attr.mtime && attr.mtime == attr.ctime);
+    // A kernel that keeps times of its own says which.
+    let kernel = FileTime { secs: 7, nanos: 4_000_000 };
+    let touched = SetAttr { atime: now, ctime: Some(kernel), ..SET };
+    let attr = rig.volume.setattr(ino, &touched, &USER).unwrap();
+    assert_eq!((attr.atime, attr.ctime), (kernel, kernel));
+    let cut = SetAttr { size: Some(1), ..SET };
+    let attr = rig.volume.setattr(ino, &cut, &USER).unwrap();
+    assert_eq!(attr.mtime, attr.ctime);
+}
+
+#[test]
 fn whatever_changes_content_or_owner_takes_set_id_bits_and_capabilities_away() {
     let rig = Rig::new();
     let ino = rig.file("a");
