@@ -160,7 +160,7 @@ impl Pool {
         let entries = book.entries();
         let appended =
             serial.ring.append(&*core.device, generation, &entries, &folds.carried, oldest)?;
-        core.device.flush()?;
+        core.flush()?;
         // 6. The superblock.
         let clear = serial.next_clear(generation, core.space.geometry());
         let payload = Payload {
@@ -172,6 +172,8 @@ impl Pool {
             created_at: serial.payload.created_at,
         };
         slots::write_slot(&*core.device, &clear, &payload, &serial.slot_key)?;
+        // Not acknowledged where somebody's flush failed meanwhile: the next opening decides.
+        core.check_writable()?;
         // 7. It has happened.
         self.commit(serial, clear, payload, appended, &folds, &written, generation);
         Ok((generation, written.edit))

@@ -129,6 +129,19 @@ impl Core {
         }
     }
 
+    /// Flushes the device. Of a flush that failed nobody knows what it lost: a later success, also
+    /// one that began before, says nothing about what was written until then.
+    ///
+    /// # Errors
+    /// The device's; [`PoolError::ReadOnly`] where the pool has failed meanwhile.
+    pub fn flush(&self) -> Result<(), PoolError> {
+        if let Err(error) = self.device.flush() {
+            self.fail(&error);
+            return Err(error.into());
+        }
+        self.check_writable()
+    }
+
     /// Why the pool takes no changes, if it does not.
     pub fn failure(&self) -> Option<String> {
         self.failed.lock().clone()

@@ -57,6 +57,25 @@ fn what_a_checkpoint_wrote_is_there_again_and_generations_never_repeat() {
 }
 
 #[test]
+fn a_checkpoint_in_which_somebody_else_was_failed_by_the_disk_does_not_happen() {
+    let (_, device) = device(256);
+    let (pool, head) = open(&device).unwrap();
+    head.write(1, 1, 1).unwrap();
+    checkpoint(&pool);
+    head.write(1, 2, 1).unwrap();
+    let core = Arc::clone(&pool.core);
+    let edit: crate::pool::Edit<'_> = Box::new(move |_, _| {
+        core.fail("a flush of a log failed");
+        Ok(())
+    });
+    let made = pool.checkpoint(CutPlan { edit: Some(edit), ..CutPlan::default() });
+    assert!(matches!(made, Err(PoolError::ReadOnly { .. })), "{made:?}");
+    drop((pool, head));
+    let (_pool, head) = open(&device).unwrap();
+    assert_eq!(head.contents().unwrap(), Model::from([(1, (1, 1))]), "nothing later is there");
+}
+
+#[test]
 fn everything_deleted_leaves_the_free_space_of_a_new_pool() {
     let (_, device) = device(256);
     let (pool, head) = open(&device).unwrap();

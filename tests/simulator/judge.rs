@@ -157,7 +157,7 @@ impl Court {
 /// what was found.
 pub fn judge(point: &CrashPoint, allowed: &[&Expected]) -> Result<(usize, Found), String> {
     let _time = Simulation::begin(point.seed, point.time);
-    let court = Court::open(point.device.copy(), point)?;
+    let court = Court::open(point.device.copy_without_cache(), point)?;
     court.check()?;
     let found = court.found().map_err(|error| error.to_string())?;
     let mut contradictions = Vec::new();

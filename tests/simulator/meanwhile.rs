@@ -16,7 +16,7 @@ use crate::expected::{Expected, Snapshot};
 use crate::model::volume::look;
 use crate::mounter::{place_of, request};
 use crate::outcome::Outcome;
-use crate::steps::{sync, work};
+use crate::steps::{UNKNOWN, sync, work};
 use crate::world::World;
 
 /// Whoever waits longer, waits for a lock that the one who stopped holds.
@@ -128,12 +128,28 @@ pub fn beside_a_commit(world: &mut World, cluster: &str, after: u64, snapshot: b
     }
     stop.set(State::Free);
     let done = thread.join().expect("its message is above");
-    let Outcome::Done(done) = world.outcome(done, None) else { return };
+    let Outcome::Done(done) = world.outcome(done, None) else {
+        if snapshot {
+            perhaps_snapshot(world, cluster, &loose, moments);
+        }
+        return;
+    };
     if let Some([taken]) = done.as_deref() {
         add_snapshot(world, cluster, taken, &loose, moments);
     }
     if world.failed.is_none() {
         world.expected.settle();
+    }
+}
+
+/// A snapshot that failed may be there all the same, of any moment from before the work to its end.
+fn perhaps_snapshot(world: &mut World, cluster: &str, loose: &Expected, moments: usize) {
+    for moment in &loose.clusters[cluster].since[moments - 1..] {
+        let mut with = world.expected.clone();
+        let key = with.clusters[cluster].key.clone();
+        let taken = Snapshot { id: UNKNOWN, tree: Rc::clone(moment), key, held: false };
+        with.snapshots.insert((clock::now().secs(), cluster.to_owned()), taken);
+        world.perhaps.push(with);
     }
 }
 

@@ -26,7 +26,7 @@ const SNAPSHOTS_MAX: usize = 8;
 const UNTIL_CHECKPOINT: Duration = Duration::from_secs(11);
 
 /// Of a snapshot that may have been taken, whose id nobody was told.
-const UNKNOWN: SnapshotId = SnapshotId(0);
+pub const UNKNOWN: SnapshotId = SnapshotId(0);
 
 type Key = Option<EncryptionKeyId>;
 

@@ -98,6 +98,8 @@ pub struct World {
     pub failed: Option<String>,
     /// Of a step in which something was acknowledged before its end.
     pub midway: Option<Midway>,
+    /// What a step that failed may have come to, beside nothing and all of it.
+    pub perhaps: Vec<Expected>,
     told: Told,
     pub number: u64,
     plan: Plan,
@@ -141,6 +143,7 @@ impl World {
             faults,
             failed: None,
             midway: None,
+            perhaps: Vec::new(),
             told: Told::new(Mutex::new(Rank::Test, Vec::new())),
             number: 0,
             plan,
@@ -222,13 +225,15 @@ impl World {
         let failed = self.has_failed();
         let fatal = if failed { None } else { self.choose_end(&step, &mut points) };
         let midway = self.midway.take();
+        let perhaps = std::mem::take(&mut self.perhaps);
         for (index, point) in points.into_iter().enumerate() {
-            let allowed = match &midway {
+            let mut allowed = match &midway {
                 _ if point.place == AFTER => vec![&after],
                 Some(midway) if index < midway.points => midway.loose.iter().collect(),
                 Some(midway) => midway.firm.iter().collect(),
                 None => vec![&after, &before],
             };
+            allowed.extend(&perhaps);
             if fatal == Some(index) {
                 return self.go_on_from(point, &allowed);
             }
@@ -237,7 +242,7 @@ impl World {
         if failed {
             let firm = midway.and_then(|midway| midway.firm.into_iter().next());
             let before = firm.unwrap_or(before);
-            return self.recover(&step, before, after);
+            return self.recover(&step, before, after, perhaps);
         }
         if self.faults.have_fired() {
             // Somebody else's copy helped, or nobody needed to know.
@@ -261,7 +266,13 @@ impl World {
 
     /// The disk failed in a step. Whoever asks for durability is told so from then on, also once the
     /// disk works again; when the pool is opened again, all that was acknowledged is there.
-    fn recover(&mut self, step: &Step, mut before: Expected, mut after: Expected) {
+    fn recover(
+        &mut self,
+        step: &Step,
+        mut before: Expected,
+        mut after: Expected,
+        mut perhaps: Vec<Expected>,
+    ) {
         self.summary.failures += 1;
         let read_only = self.is_read_only();
         if read_only {
@@ -273,6 +284,7 @@ impl World {
         } else if self.dice.roll(2) == 0 {
             self.everything_is_promised();
             after.keep_last(2);
+            perhaps.iter_mut().for_each(|expected| expected.keep_last(2));
             before.keep_last(1);
         }
         let point = match self.dice.roll(3) {
@@ -287,7 +299,8 @@ impl World {
         self.failed = None;
         // What was done to files before the failure was in order.
         let of_files = matches!(step, Step::Work(..) | Step::Crash | Step::Beside(_, _, false));
-        let allowed = if of_files { vec![&after] } else { vec![&after, &before] };
+        let mut allowed = if of_files { vec![&after] } else { vec![&after, &before] };
+        allowed.extend(&perhaps);
         self.go_on_from(point, &allowed);
     }
 

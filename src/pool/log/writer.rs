@@ -298,7 +298,7 @@ impl LogWriter {
                 return Ok(Written::NeedsCheckpoint(cursor.generation));
             }
         }
-        self.core.device.flush()?;
+        self.core.flush()?;
         counters::LOG_COMMITS.increment();
         for cursor in &mut work.cursors {
             cursor.flushed_mark = cursor.sequence;
