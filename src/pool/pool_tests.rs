@@ -250,6 +250,27 @@ fn one_bad_superblock_copy_is_repaired_and_all_bad_are_refused() {
     assert!(matches!(create(&device), Err(PoolError::Exists)));
 }
 
+/// Of each slot one copy may be unreadable; where both are, an older state is not taken for the newest.
+#[test]
+fn a_superblock_copy_that_the_device_does_not_hand_out_is_done_without() {
+    let (_, disk) = device(256);
+    let faulty = Faulty::new(disk, |op| op == Operation::Read);
+    let device: Arc<dyn Device> = faulty.clone();
+    let (pool, head) = open(&device).unwrap();
+    head.write(1, 9, 5).unwrap();
+    checkpoint(&pool);
+    drop((pool, head));
+    for nth in 0..4 {
+        faulty.fail_after(nth, Fault::Error);
+        let (pool, head) = open(&device).unwrap();
+        assert!(faulty.has_fired());
+        assert_eq!(head.contents().unwrap(), Model::from([(1, (9, 5))]));
+        pool.close().unwrap();
+    }
+    faulty.fail_after(1, Fault::Dead);
+    assert!(matches!(probe(&device), Err(PoolError::Io(_))));
+}
+
 #[test]
 fn a_lost_newest_slot_is_refused_when_the_ring_shows_what_came_after() {
     let (sim, device) = device(256);

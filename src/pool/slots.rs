@@ -25,18 +25,28 @@ pub(in crate::pool) struct Chosen {
 }
 
 impl Slots {
-    /// Reads every copy, after a flush: what was written and never flushed is not believed.
+    /// Reads every copy, after a flush: what was written and never flushed is not believed. A copy
+    /// that the device does not hand out is as good as a damaged one, but where it hands out neither
+    /// of a slot nobody knows whether a later state stands there.
     pub fn read(device: &dyn Device) -> Result<Self, PoolError> {
         device.flush()?;
         let (mut copies, mut damaged, mut too_new) = (Vec::new(), Vec::new(), None);
         for index in 0..SLOTS {
+            let mut unread = 0;
             for copy in 0..COPIES {
                 let mut buf = AlignedBuf::new(COPY_BYTES);
                 let offset = copy_offset(index, copy);
                 if offset + COPY_BYTES as u64 > device.size_bytes() {
                     return Err(PoolError::NotAPool);
                 }
-                device.read(offset, &mut buf)?;
+                if let Err(error) = device.read(offset, &mut buf) {
+                    unread += 1;
+                    if unread == COPIES {
+                        return Err(error.into());
+                    }
+                    damaged.push((index, copy));
+                    continue;
+                }
                 match Copy::decode(&buf) {
                     Ok(found) if (found.clear.index, found.clear.copy) == (index, copy) => {
                         copies.push(found);
