@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use strongroom::pool::CutPlan;
@@ -19,8 +19,8 @@ use crate::outcome::Outcome;
 use crate::steps::{UNKNOWN, sync, work};
 use crate::world::World;
 
-/// Whoever waits longer, waits for a lock that the one who stopped holds.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Who stops for longer is waited for: it holds a lock that the other needs, and goes on.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 thread_local! {
     static STOPS: Cell<bool> = const { Cell::new(false) };
@@ -59,16 +59,20 @@ impl Stop {
             State::Runs(0) => {
                 *state = State::Stopped;
                 self.changed.notify_all();
-                self.wait(state, |state| *state == State::Stopped);
+                let waits = |state: &mut State| *state == State::Stopped;
+                let (mut state, _) =
+                    self.changed.wait_timeout_while(state, PATIENCE, waits).unwrap();
+                *state = State::Free;
             }
             State::Runs(left) => *state = State::Runs(left - 1),
             State::Stopped | State::Free => {}
         }
     }
 
-    fn wait<'a>(&'a self, state: MutexGuard<'a, State>, while_: impl Fn(&State) -> bool) {
-        let waited = self.changed.wait_timeout_while(state, PATIENCE, |s| while_(s)).unwrap();
-        assert!(!waited.1.timed_out(), "one waits for what the other holds");
+    /// Waits until the thread beside has stopped, or ended.
+    fn wait_until_stopped(&self) {
+        let state = self.state.lock().unwrap();
+        drop(self.changed.wait_while(state, |state| matches!(state, State::Runs(_))).unwrap());
     }
 
     fn set(&self, to: State) {
@@ -114,8 +118,7 @@ pub fn beside_a_commit(world: &mut World, cluster: &str, after: u64, snapshot: b
         told.set(State::Free);
         done.unwrap_or_else(|failure| std::panic::resume_unwind(failure))
     });
-    let state = stop.state.lock().unwrap();
-    stop.wait(state, |state| matches!(state, State::Runs(_)));
+    stop.wait_until_stopped();
     let count = 1 + world.dice.roll(3);
     work(world, cluster, count);
     let loose = world.expected.clone();
