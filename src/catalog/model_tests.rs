@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::base::sequence::Sequence;
 use crate::base::{BlockAddr, ClusterId, Generation, SegmentId};
 use crate::block::Run;
 use crate::catalog::memory::{Memory, REGION};
@@ -11,19 +12,12 @@ use crate::catalog::segments::Table;
 use crate::catalog::steps::{self, Budget, Progress};
 use crate::catalog::{kills, sizes, table_items};
 
-/// SplitMix64: a seed names a history for ever.
-struct Dice(u64);
+/// A seed names a history for ever.
+struct Dice(Sequence);
 
 impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
     fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
+        self.0.below(n as u64) as usize
     }
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
@@ -53,7 +47,7 @@ struct History {
 impl History {
     fn new(seed: u64, eager: bool) -> Self {
         Self {
-            dice: Dice(seed),
+            dice: Dice(Sequence(seed)),
             memory: Memory::default(),
             table: Table::new(),
             progress: Progress::default(),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
+use crate::base::sequence::Sequence;
 use crate::fuzzing::{TARGETS, Target};
 use crate::sys::sync::{Mutex, Rank};
 use crate::sys::threads;
@@ -13,16 +14,12 @@ use crate::sys::threads;
 /// What a reader may take for one input, in a build that is not optimized on a busy machine.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// The same numbers again for the same seed (splitmix64).
-struct Dice(u64);
+/// The same numbers again for the same seed.
+struct Dice(Sequence);
 
 impl Dice {
     fn roll(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % below.max(1) as u64) as usize
+        self.0.below(below as u64) as usize
     }
 }
 
@@ -78,7 +75,7 @@ fn replay(name: &str, count: usize) {
         let mut known = corpus(target);
         assert!(!known.is_empty());
         known.extend(target.seeds());
-        let mut dice = Dice(8);
+        let mut dice = Dice(Sequence(8));
         for number in 0..known.len() + count {
             let bytes = match known.get(number) {
                 Some(bytes) => bytes.clone(),

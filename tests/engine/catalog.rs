@@ -19,7 +19,7 @@ use strongroom::pool::{self, CutPlan, Head, View};
 use strongroom::tree::Key;
 use strongroom::verify;
 
-use crate::pools::{header_keys, key_of, new_device, open, open_for_reading, resealed};
+use crate::pools::{Dice, header_keys, key_of, new_device, open, open_for_reading, resealed};
 
 /// What a tree holds: item -> (blocks, fill).
 type Contents = BTreeMap<u64, (u32, u8)>;
@@ -126,7 +126,7 @@ struct Cluster {
 }
 
 struct World {
-    dice: u64,
+    dice: Dice,
     sim: Arc<SimDevice>,
     catalog: Arc<Catalog>,
     number: u64,
@@ -139,17 +139,7 @@ impl World {
         let sim = new_device();
         let catalog = open(&sim);
         let (clusters, snapshots) = Default::default();
-        Self { dice: seed, sim, catalog, number: 0, clusters, snapshots }
-    }
-    fn roll(&mut self, below: usize) -> usize {
-        self.dice = self.dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.dice;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % below as u64) as usize
-    }
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.roll(from.len())]
+        Self { dice: Dice(seed), sim, catalog, number: 0, clusters, snapshots }
     }
     fn new_cluster(&mut self, header: Header) -> NewCluster {
         self.number += 1;
@@ -192,13 +182,13 @@ impl World {
     }
     fn write(&mut self, id: ClusterId) {
         let head = self.head(id);
-        for _ in 0..=self.roll(12) {
-            let n = self.roll(40) as u64;
-            if self.roll(6) == 0 {
+        for _ in 0..=self.dice.roll(12) {
+            let n = self.dice.roll(40) as u64;
+            if self.dice.roll(6) == 0 {
                 remove(&head, n);
                 self.clusters.get_mut(&id).unwrap().now.remove(&n);
             } else {
-                let (blocks, fill) = (1 + self.roll(8) as u32, self.roll(256) as u8);
+                let (blocks, fill) = (1 + self.dice.roll(8) as u32, self.dice.roll(256) as u8);
                 write(&head, n, blocks, fill);
                 self.clusters.get_mut(&id).unwrap().now.insert(n, (blocks, fill));
             }
@@ -352,7 +342,7 @@ impl World {
                 head.commit().unwrap();
             }
         }
-        let seed = self.roll(1 << 30) as u64;
+        let seed = self.dice.roll(1 << 30) as u64;
         self.sim = self.sim.crash(seed);
         assert_sound(&open_for_reading(&self.sim));
         self.catalog = open(&self.sim);
@@ -388,24 +378,24 @@ impl World {
             self.create();
             return;
         }
-        let some = self.pick(&heads);
-        match self.roll(100) {
+        let some = self.dice.pick(&heads);
+        match self.dice.roll(100) {
             0..40 => self.write(some),
             40..55 => self.snapshot(&[some]),
             55..60 => self.snapshot(&heads),
             60..65 if heads.len() < 4 => drop(self.create()),
             65..70 if !snapshots.is_empty() && heads.len() < 5 => {
-                let id = self.pick(&snapshots);
+                let id = self.dice.pick(&snapshots);
                 self.clone_of(id);
             }
             70..76 if !snapshots.is_empty() => {
-                let id = self.pick(&snapshots);
+                let id = self.dice.pick(&snapshots);
                 self.in_place(id);
             }
             76..84 if !snapshots.is_empty() => {
-                let mut ids = vec![self.pick(&snapshots)];
-                let other = self.pick(&snapshots);
-                if self.roll(3) == 0 && other != ids[0] {
+                let mut ids = vec![self.dice.pick(&snapshots)];
+                let other = self.dice.pick(&snapshots);
+                if self.dice.roll(3) == 0 && other != ids[0] {
                     ids.push(other);
                 }
                 self.delete(&ids);
@@ -413,7 +403,7 @@ impl World {
             84..87 => self.delete_cluster(some),
             87..90 => self.change_key(Target::Cluster(some)),
             90..92 if !snapshots.is_empty() => {
-                let id = self.pick(&snapshots);
+                let id = self.dice.pick(&snapshots);
                 self.change_key(Target::Snapshot(id));
             }
             92..95 => self.crash(),
@@ -427,11 +417,11 @@ impl World {
         while !self.clusters.is_empty() || !self.snapshots.is_empty() {
             let heads: Vec<ClusterId> = self.clusters.keys().copied().collect();
             let snapshots: Vec<SnapshotId> = self.snapshots.keys().copied().collect();
-            if !snapshots.is_empty() && (heads.is_empty() || self.roll(4) > 0) {
-                let id = self.pick(&snapshots);
+            if !snapshots.is_empty() && (heads.is_empty() || self.dice.roll(4) > 0) {
+                let id = self.dice.pick(&snapshots);
                 self.delete(&[id]);
             } else {
-                let id = self.pick(&heads);
+                let id = self.dice.pick(&heads);
                 self.delete_cluster(id);
             }
         }
