@@ -2,7 +2,7 @@
 //!
 //! It keeps what was flushed apart from what was only written. A crash keeps, sector by sector of
 //! 512 bytes, any version that was written since the last flush, or the one before: writes torn
-//! within a block, reordered, or lost, as [the room's assumptions](crate::device) allow and no
+//! within a block, reordered, or lost whole, as [the room's assumptions](crate::device) allow and no
 //! more. The same seed gives the same crash.
 
 use std::collections::BTreeMap;
@@ -115,9 +115,16 @@ impl State {
     /// What the medium holds if the power goes now.
     fn survivors(&self, seed: u64) -> BTreeMap<u64, Block> {
         let mut sequence = Sequence(seed);
-        let style = sequence.below(4);
+        let style = sequence.below(5);
         // In the style "prefix" requests arrive in order, the last of them torn.
         let last = sequence.below(self.requests + 1);
+        // In the style "whole" any of them arrive, none of them torn.
+        let lot = sequence.draw();
+        let arrived = |request: u64| Sequence(lot ^ request).below(2) == 0;
+        let newest_of = |versions: &[(u64, Sector)], there: &dyn Fn(u64) -> bool| {
+            let newest = versions.iter().rposition(|(request, _)| *request == 0 || there(*request));
+            newest.unwrap_or(0)
+        };
         let mut after = Self {
             live: self.live.iter().map(|(k, v)| (*k, v.clone())).collect(),
             ..Self::default()
@@ -128,12 +135,9 @@ impl State {
                 1 => versions.len() - 1,
                 2 => {
                     let torn = sequence.below(2) == 0;
-                    let reached = |request: u64| request < last || (request == last && torn);
-                    versions
-                        .iter()
-                        .rposition(|(request, _)| *request == 0 || reached(*request))
-                        .unwrap_or(0)
+                    newest_of(versions, &|request| request < last || (request == last && torn))
                 }
+                3 => newest_of(versions, &arrived),
                 _ => usize::try_from(sequence.below(versions.len() as u64)).unwrap_or(0),
             };
             if let Some((_, bytes)) = versions.get(keep) {
@@ -161,8 +165,8 @@ impl SimDevice {
     }
 
     /// Cuts the power: this device fails from now on, and the one returned is what the medium held
-    /// then. A quarter of the seeds loses everything unflushed, a quarter keeps it all, a quarter
-    /// keeps requests in order with the last one torn, and a quarter keeps any sectors.
+    /// then. A fifth of the seeds loses everything unflushed, a fifth keeps it all, a fifth keeps
+    /// requests in order with the last one torn, a fifth any requests whole, and a fifth any sectors.
     #[must_use]
     pub fn crash(&self, seed: u64) -> Arc<Self> {
         // Under one lock: nobody may be told of a flush that the copy does not have.
@@ -412,6 +416,7 @@ mod tests {
     #[test]
     fn unflushed_writes_are_lost_torn_and_reordered_by_some_seed() {
         let (mut lost, mut kept, mut torn, mut reordered, mut old_version) = (0, 0, 0, 0, 0);
+        let mut later_alone = 0;
         for seed in 0..SEEDS {
             let device = SimDevice::new(1 << 20);
             put(&device, 0, 1);
@@ -426,6 +431,7 @@ mod tests {
             kept += u32::from(first == [2; BLOCK_SIZE] && second == [3; BLOCK_SIZE]);
             torn += u32::from(first.iter().any(|b| *b != first[0]));
             reordered += u32::from(first.contains(&0) && second.contains(&3));
+            later_alone += u32::from(first == [0; BLOCK_SIZE] && second == [3; BLOCK_SIZE]);
             old_version += u32::from(first.contains(&1));
         }
         for (what, count) in [
@@ -434,6 +440,7 @@ mod tests {
             ("torn", torn),
             ("reordered", reordered),
             ("old version", old_version),
+            ("a later one whole without those before", later_alone),
         ] {
             assert!(count > 10, "{what}: {count} of {SEEDS}");
         }

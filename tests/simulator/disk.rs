@@ -14,6 +14,7 @@ use strongroom::sys::clock;
 use strongroom::sys::sync::{Mutex, Rank};
 
 use crate::meanwhile::Stop;
+use crate::superblocks::Superblocks;
 
 /// The files of a configuration directory: they are not on the disk, and lose nothing.
 pub type Files = Vec<(PathBuf, Vec<u8>)>;
@@ -45,6 +46,7 @@ struct State {
     requests: u64,
     digest: u32,
     points: Vec<CrashPoint>,
+    superblocks: Superblocks,
 }
 
 pub struct Disk {
@@ -58,14 +60,25 @@ impl Disk {
     /// `config` is the directory that stands beside the disk.
     pub fn new(sim: Arc<SimDevice>, config: &Path, seed: u64) -> Arc<Self> {
         let sequence = Sequence(seed);
-        let state =
-            State { watch: Watch::Nothing, sequence, requests: 0, digest: 0, points: Vec::new() };
+        let state = State {
+            watch: Watch::Nothing,
+            sequence,
+            requests: 0,
+            digest: 0,
+            points: Vec::new(),
+            superblocks: Superblocks::on(&*sim),
+        };
         let state = Mutex::new(Rank::AroundDevice, state);
         Arc::new(Self { sim, config: config.to_owned(), stop: Arc::default(), state })
     }
 
     pub fn watch(&self, watch: Watch) {
         self.state.lock().watch = watch;
+    }
+
+    /// What is beneath, without an eye on it.
+    pub fn sim(&self) -> &SimDevice {
+        &self.sim
     }
 
     /// Where a thread beside stops.
@@ -171,6 +184,7 @@ impl Device for Disk {
     }
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
         self.before("write", offset, buf);
+        self.state.lock().superblocks.before_write(offset, buf);
         self.sim.write(offset, buf)
     }
     fn flush(&self) -> Result<(), DeviceError> {

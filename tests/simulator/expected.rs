@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use strongroom::base::{EncryptionKeyId, KeyState, SnapshotId};
+use strongroom::base::{EncryptionKeyId, KeyState, SnapshotId, Timestamp};
 
 use crate::model::differences;
 use crate::model::files::{Model, Tree};
@@ -27,6 +27,7 @@ pub struct Snapshot {
     pub tree: Rc<Tree>,
     pub key: Option<EncryptionKeyId>,
     pub held: bool,
+    pub expires: Option<Timestamp>,
 }
 
 #[derive(Clone, Default)]
@@ -41,6 +42,7 @@ pub struct FoundSnapshot {
     pub id: SnapshotId,
     pub key: Option<EncryptionKeyId>,
     pub held: bool,
+    pub expires: Option<Timestamp>,
     pub tree: Option<Tree>,
 }
 
@@ -71,6 +73,13 @@ impl Expected {
     /// A checkpoint was made: every cluster is durable.
     pub fn settle(&mut self) {
         self.clusters.values_mut().for_each(Cluster::settle);
+    }
+
+    /// What expires by now: nothing that is held.
+    pub fn due(&self, now: Timestamp) -> Vec<Mark> {
+        let is_due = |s: &Snapshot| !s.held && s.expires.is_some_and(|at| at <= now);
+        let due = self.snapshots.iter().filter(|(_, snapshot)| is_due(snapshot));
+        due.map(|(mark, _)| mark.clone()).collect()
     }
 
     pub fn key_is_usable(&self, cluster: &str) -> bool {
@@ -143,10 +152,17 @@ impl Cluster {
 }
 
 impl Snapshot {
+    /// Of what a cluster looks like now.
+    pub fn of(cluster: &Cluster, id: SnapshotId, expires: Option<Timestamp>) -> Self {
+        let (tree, key) = (Rc::clone(cluster.now()), cluster.key.clone());
+        Self { id, tree, key, held: false, expires }
+    }
+
     fn contradiction(&self, mark: &Mark, found: &Found) -> Option<String> {
-        let FoundSnapshot { key, held, tree, .. } = &found.snapshots[mark];
-        if (key, *held) != (&self.key, self.held) {
-            return Some(format!("{mark:?}: {key:?}, {held}; not {:?}, {}", self.key, self.held));
+        let FoundSnapshot { key, held, expires, tree, .. } = &found.snapshots[mark];
+        let (is, should) = ((key, held, expires), (&self.key, &self.held, &self.expires));
+        if is != should {
+            return Some(format!("{mark:?}: {is:?}, not {should:?}"));
         }
         let tree = tree.as_ref()?;
         (*tree != *self.tree).then(|| format!("{mark:?}: {}", differences(tree, &self.tree)))

@@ -13,8 +13,8 @@ use strongroom::keys::{
     ConfigDir, Deadline, Keyring, LocalProvider, PoolConfig, Registry, envelope,
 };
 use strongroom::pool::Pool;
-use strongroom::service::{OpenService, Service, ServiceError, UmountWhat};
-use strongroom::sys::simulation::Simulation;
+use strongroom::service::{OpenService, Service, ServiceError, UmountWhat, types};
+use strongroom::sys::simulation::{self, Simulation};
 use strongroom::verify;
 use strongroom::volume::VolumeOptions;
 
@@ -63,6 +63,7 @@ pub fn check(pool: &Arc<Pool>, config: &PoolConfig) -> Result<(), String> {
 /// A place and the service that was opened on a crash point there.
 struct Court {
     _dir: tempfile::TempDir,
+    device: Arc<SimDevice>,
     service: Arc<Service>,
     mounts: Arc<Mounts>,
 }
@@ -72,9 +73,9 @@ impl Court {
         let dir = tempfile::tempdir().unwrap();
         put_files(dir.path(), &point.config);
         let mounts = Arc::new(Mounts::default());
-        let service = open(device, dir.path(), &mounts);
+        let service = open(device.clone(), dir.path(), &mounts);
         let service = service.map_err(|error| format!("it does not open: {error}"))?;
-        Ok(Self { _dir: dir, service, mounts })
+        Ok(Self { _dir: dir, device, service, mounts })
     }
 
     fn check(&self) -> Result<(), String> {
@@ -104,8 +105,8 @@ impl Court {
         for cluster in service.clusters(false)? {
             let name = cluster.name.as_str().to_owned();
             let place = place_of(&name);
-            let mounted = service.mount(&cluster.name, request(place.clone()));
-            let tree = self.tree(mounted.map(drop), &place)?;
+            let mounted = self.mount(&cluster, &place);
+            let tree = self.tree(mounted, &place)?;
             found.clusters.insert(name, (cluster.encryption_key_id, tree));
         }
         for snapshot in service.snapshots(None, false)? {
@@ -118,9 +119,25 @@ impl Court {
             }
             let mark = (snapshot.created_at.secs(), snapshot.cluster_name.as_str().to_owned());
             let (id, key, held) = (snapshot.id, snapshot.encryption_key_id, snapshot.held);
-            found.snapshots.insert(mark, FoundSnapshot { id, key, held, tree });
+            let expires = snapshot.expires_at;
+            found.snapshots.insert(mark, FoundSnapshot { id, key, held, expires, tree });
         }
         Ok(found)
+    }
+
+    /// Mounts a cluster; where there is no room for a log, room is made.
+    fn mount(&self, cluster: &types::Cluster, place: &Path) -> Result<(), ServiceError> {
+        let mount = || self.service.mount(&cluster.name, request(place.to_owned())).map(drop);
+        let outstanding = self.service.pool().is_outstanding(cluster.id)?;
+        match mount() {
+            // What a replay needs was promised, and its log has its place.
+            Err(error) if error.code == ProblemCode::PoolFull && !outstanding => {
+                self.device.limit_backing(None);
+                simulation::pass(Duration::from_secs(2));
+                mount()
+            }
+            done => done,
+        }
     }
 
     /// What a key that is not usable guards cannot be mounted.

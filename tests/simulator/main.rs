@@ -18,7 +18,9 @@ mod meanwhile;
 mod model;
 mod mounter;
 mod outcome;
+mod scarce;
 mod steps;
+mod superblocks;
 mod world;
 
 use strongroom::sys::threads;
@@ -33,12 +35,15 @@ const SEEDS: u64 = 12;
 /// So many seeds to a line that says how far it is.
 const TOLD_EVERY: u64 = 500;
 
-/// One history in four is short, and looked at before every request; of the others samples are.
+/// One history in four is short, and looked at before every request; of the others samples are. In
+/// one of 96 there is little room beneath the pool.
 fn plan(seed: u64) -> Plan {
     let mut dice = Dice(seed ^ 0x5eed);
-    match seed % 4 {
-        0 => Plan { steps: 5 + dice.roll(4), watch: Watch::Every },
-        _ => Plan { steps: 20 + dice.roll(30), watch: Watch::OneIn(40) },
+    let (short, long) = (5 + dice.roll(4), 20 + dice.roll(30));
+    match (seed % 4, seed % 96) {
+        (0, _) => Plan { steps: short, watch: Watch::Every, scarce: false },
+        (_, 31) => Plan { steps: long, watch: Watch::OneIn(150), scarce: true },
+        _ => Plan { steps: long, watch: Watch::OneIn(40), scarce: false },
     }
 }
 

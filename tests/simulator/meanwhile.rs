@@ -150,7 +150,8 @@ fn perhaps_snapshot(world: &mut World, cluster: &str, loose: &Expected, moments:
     for moment in &loose.clusters[cluster].since[moments - 1..] {
         let mut with = world.expected.clone();
         let key = with.clusters[cluster].key.clone();
-        let taken = Snapshot { id: UNKNOWN, tree: Rc::clone(moment), key, held: false };
+        let tree = Rc::clone(moment);
+        let taken = Snapshot { id: UNKNOWN, tree, key, held: false, expires: None };
         with.snapshots.insert((clock::now().secs(), cluster.to_owned()), taken);
         world.perhaps.push(with);
     }
@@ -169,7 +170,7 @@ fn add_snapshot(world: &mut World, cluster: &str, taken: &Taken, loose: &Expecte
     let possible = &loose.clusters[cluster].since[moments - 1..];
     assert!(possible.iter().any(|moment| **moment == tree), "a snapshot of no moment");
     let key = world.expected.clusters[cluster].key.clone();
-    let taken = Snapshot { id: taken.id, tree: Rc::new(tree), key, held: false };
+    let taken = Snapshot { id: taken.id, tree: Rc::new(tree), key, held: false, expires: None };
     let mark = (clock::now().secs(), cluster.to_owned());
     world.expected.snapshots.insert(mark.clone(), taken.clone());
     // It was there before it was told.

@@ -11,19 +11,23 @@ use strongroom::base::{
 use strongroom::service::{Service, ServiceError, UmountWhat, Which, types};
 use strongroom::sys::{clock, simulation};
 
-use crate::expected::{Mark, Snapshot};
+use crate::expected::{Cluster, Mark, Snapshot};
 use crate::faults::Fault;
 use crate::meanwhile::beside_a_commit;
+use crate::model::Dice;
 use crate::model::files::Tree;
 use crate::model::volume;
 use crate::mounter::{OWNER, place_of, request};
 use crate::outcome::{Outcome, Refusal};
+use crate::scarce::Scarcity;
 use crate::world::World;
 
 const CLUSTERS_MAX: usize = 4;
 const SNAPSHOTS_MAX: usize = 8;
 /// From a change to the checkpoint that is made of it, and a little more.
 const UNTIL_CHECKPOINT: Duration = Duration::from_secs(11);
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Of a snapshot that may have been taken, whose id nobody was told.
 pub const UNKNOWN: SnapshotId = SnapshotId(0);
@@ -39,7 +43,8 @@ pub enum Step {
     Sync(String),
     /// Files are worked on and made durable in the middle of a checkpoint, or of a snapshot.
     Beside(String, u64, bool),
-    Snapshot(Vec<String>),
+    /// For so many hours, or for good.
+    Snapshot(Vec<String>, Option<u64>),
     Clone(Mark),
     InPlace(Mark),
     DeleteSnapshots(Vec<Mark>),
@@ -53,11 +58,13 @@ pub enum Step {
     CancelDelete(EncryptionKeyId),
     Checkpoint,
     Background(usize),
-    Minute,
+    /// A minute, after so many hours.
+    Minute(u64),
     Grow,
     Reopen,
     Crash,
     Fault(Fault),
+    Scarce(Scarcity),
 }
 
 fn name(text: &str) -> ClusterName {
@@ -78,7 +85,11 @@ impl Step {
         let names: Vec<String> = world.expected.clusters.keys().cloned().collect();
         let marks: Vec<Mark> = world.expected.snapshots.keys().cloned().collect();
         let keys: Vec<EncryptionKeyId> = world.expected.keys.keys().cloned().collect();
-        let dice = &mut world.dice;
+        if world.is_scarce() && !names.is_empty() && world.dice.roll(6) == 0 {
+            let cluster = world.dice.pick(&names);
+            return Scarcity::choose(world, cluster).map(Self::Scarce);
+        }
+        let (scarce, dice) = (world.is_scarce(), &mut world.dice);
         let key = dice.pick(&keys);
         let some_key = (dice.roll(3) > 0).then(|| key.clone());
         if names.is_empty() {
@@ -93,12 +104,13 @@ impl Step {
             0..24 if mounted => Self::Work(cluster, 1 + dice.roll(8)),
             0..24 => Self::Mount(cluster),
             24..33 if mounted => Self::Sync(cluster),
-            33..36 if mounted => {
+            // Who is refused room waits for a checkpoint, and this one stands still.
+            33..36 if mounted && !scarce => {
                 let usable = world.expected.key_is_usable(&cluster);
                 Self::Beside(cluster, dice.roll(20) as u64, usable && !full && dice.roll(2) == 0)
             }
-            36..44 if !full => Self::Snapshot(vec![cluster]),
-            44..47 if !full => Self::Snapshot(names),
+            36..44 if !full => Self::Snapshot(vec![cluster], retention(dice)),
+            44..47 if !full => Self::Snapshot(names, retention(dice)),
             47..51 if names.len() < CLUSTERS_MAX => Self::Create(some_key),
             51..56 if names.len() < CLUSTERS_MAX => Self::Clone(mark?),
             56..61 => Self::InPlace(mark?),
@@ -121,7 +133,7 @@ impl Step {
             82 if state == KeyState::Enabled => Self::DeleteKey(key),
             83..86 => Self::Checkpoint,
             86..88 => Self::Background(1 + dice.roll(20)),
-            88..90 => Self::Minute,
+            88..90 => Self::Minute(dice.pick(&[0, 0, 1, 3])),
             90 => Self::Grow,
             91..94 if mounted => Self::Unmount(cluster),
             94..96 => Self::Reopen,
@@ -142,7 +154,7 @@ impl Step {
             Self::Beside(cluster, after, snapshot) => {
                 beside_a_commit(world, cluster, *after, *snapshot);
             }
-            Self::Snapshot(clusters) => snapshot(world, clusters),
+            Self::Snapshot(clusters, hours) => snapshot(world, clusters, *hours),
             Self::Clone(mark) => clone(world, mark),
             Self::InPlace(mark) => in_place(world, mark),
             Self::DeleteSnapshots(marks) => delete_snapshots(world, marks),
@@ -172,7 +184,7 @@ impl Step {
             }
             Self::Checkpoint => checkpoint(world),
             Self::Background(steps) => background(world, *steps),
-            Self::Minute => minute(world),
+            Self::Minute(hours) => minute(world, *hours),
             Self::Grow => grow(world),
             Self::Reopen => world.reopen(),
             Self::Crash => {
@@ -186,6 +198,7 @@ impl Step {
                 }
             }
             Self::Fault(fault) => world.faults.arm(*fault),
+            Self::Scarce(scarcity) => scarcity.happen(world),
         }
     }
 }
@@ -199,7 +212,13 @@ fn create(world: &mut World, key: &Key) {
     let text = format!("c{}", world.number);
     let refusal = world.key_refusal([key]);
     let created = world.service().create_cluster(&name(&text), key.as_ref(), OWNER);
-    if let Outcome::Refused = world.outcome(created, refusal) {
+    if let Outcome::Refused = world.outcome_of_adding(created, refusal) {
+        if refusal.is_none() {
+            // It is made, finds no room for its first directory, and is deleted again.
+            let mut with = world.expected.clone();
+            with.clusters.insert(text, Cluster::new(&Rc::new(Tree::new()), key.clone()));
+            world.perhaps.push(with);
+        }
         return;
     }
     world.expected.settle();
@@ -208,8 +227,14 @@ fn create(world: &mut World, key: &Key) {
 
 fn mount(world: &mut World, cluster: &str) {
     let refusal = world.key_refusal([&world.expected.clusters[cluster].key]);
+    let outstanding = world.is_outstanding(cluster);
     let mounted = world.service().mount(&name(cluster), request(place_of(cluster)));
-    if let Outcome::Done(_) = world.outcome(mounted, refusal) {
+    // What a replay needs was promised, and its log has its place.
+    let outcome = match outstanding {
+        true => world.outcome(mounted, refusal),
+        false => world.outcome_of_adding(mounted, refusal),
+    };
+    if let Outcome::Done(_) = outcome {
         world.cluster(cluster).mounted = true;
     }
 }
@@ -230,11 +255,7 @@ pub fn work(world: &mut World, cluster: &str, count: usize) {
         let op = world.expected.clusters[cluster].files.choose(&mut world.dice);
         world.tell(format!("  {op:?}"));
         let done = volume::apply(&volume, &op).map_err(Into::into);
-        let state = world.cluster(cluster);
-        state.files.apply(&op);
-        let tree = Rc::new(state.files.seen());
-        state.since.push(tree);
-        if let Outcome::Failed = world.outcome(done, None) {
+        if let Outcome::Failed = world.outcome_of_work(cluster, &op, done) {
             return;
         }
     }
@@ -247,11 +268,16 @@ pub fn sync(world: &mut World, cluster: &str) {
     }
 }
 
-fn snapshot(world: &mut World, clusters: &[String]) {
+fn retention(dice: &mut Dice) -> Option<u64> {
+    (dice.roll(3) == 0).then(|| 1 + dice.roll(4) as u64)
+}
+
+fn snapshot(world: &mut World, clusters: &[String], hours: Option<u64>) {
     let names: Vec<ClusterName> = clusters.iter().map(|c| name(c)).collect();
     let refusal = world.log_refusal(clusters);
-    let taken = world.service().create_snapshots(&Which::Named(names), None, "");
-    let mut ids: BTreeMap<String, SnapshotId> = match world.outcome(taken, refusal) {
+    let retain = hours.map(|hours| HOUR * hours as u32);
+    let taken = world.service().create_snapshots(&Which::Named(names), retain, "");
+    let mut ids: BTreeMap<String, SnapshotId> = match world.outcome_of_adding(taken, refusal) {
         Outcome::Refused => return,
         Outcome::Done(taken) => {
             taken.into_iter().map(|s| (s.cluster_name.as_str().to_owned(), s.id)).collect()
@@ -260,8 +286,8 @@ fn snapshot(world: &mut World, clusters: &[String]) {
     };
     for cluster in clusters {
         let id = ids.remove(cluster).unwrap_or(UNKNOWN);
-        let now = &world.expected.clusters[cluster];
-        let taken = Snapshot { id, tree: Rc::clone(now.now()), key: now.key.clone(), held: false };
+        let expires = retain.map(|retain| clock::now().plus(retain));
+        let taken = Snapshot::of(&world.expected.clusters[cluster], id, expires);
         world.expected.snapshots.insert((clock::now().secs(), cluster.clone()), taken);
     }
     world.expected.settle();
@@ -273,7 +299,7 @@ fn clone(world: &mut World, mark: &Mark) {
     let Snapshot { tree, key, .. } = world.expected.snapshots[mark].clone();
     let refusal = world.key_refusal([&key]);
     let cloned = world.service().restore_to_cluster(&prefix(world, mark), &name(&text));
-    if let Outcome::Refused = world.outcome(cloned, refusal) {
+    if let Outcome::Refused = world.outcome_of_adding(cloned, refusal) {
         return;
     }
     world.expected.settle();
@@ -294,15 +320,15 @@ fn in_place(world: &mut World, mark: &Mark) {
     if world.has_failed() {
         return;
     }
-    let restored = world.service().restore_in_place(&prefix(world, mark), None);
-    let id = match world.outcome(restored, refusal) {
+    let restored = world.service().restore_in_place(&prefix(world, mark), Some(3 * HOUR));
+    let id = match world.outcome_of_adding(restored, refusal) {
         Outcome::Refused => return,
         Outcome::Done(restored) => restored.safety_snapshot.id,
         Outcome::Failed => UNKNOWN,
     };
     world.expected.settle();
     let now = world.expected.clusters[cluster].clone();
-    let safety = Snapshot { id, tree: Rc::clone(now.now()), key: now.key.clone(), held: false };
+    let safety = Snapshot::of(&now, id, Some(clock::now().plus(3 * HOUR)));
     world.expected.snapshots.insert((clock::now().secs(), cluster.clone()), safety);
     world.add_cluster(cluster.clone(), &tree, now.key);
 }
@@ -402,16 +428,32 @@ fn background(world: &mut World, steps: usize) {
     }
 }
 
-fn minute(world: &mut World) {
-    simulation::pass(Duration::from_secs(60));
-    let report = world.service().tick_minute();
-    assert!(report.expired.is_empty() && report.deleted_keys.is_empty(), "{report:?}");
+/// What is due expires, but for what is held.
+fn minute(world: &mut World, hours: u64) {
+    simulation::pass(HOUR * hours as u32 + Duration::from_secs(60));
+    let mut report = world.service().tick_minute();
+    let due = world.expected.due(clock::now());
+    let gone = due.iter().filter_map(|mark| world.expected.snapshots.remove(mark));
+    let mut expired: Vec<SnapshotId> = gone.map(|snapshot| snapshot.id).collect();
+    if !due.is_empty() {
+        world.expected.settle();
+    }
+    if world.faults.have_fired() {
+        // What fails in it is logged, and done in another one.
+        world.tell("  (failed, or not)".to_owned());
+        world.failed = Some("work of a minute".to_owned());
+        return;
+    }
+    report.expired.sort();
+    expired.sort();
+    assert_eq!(report.expired, expired, "what expired is not what was due");
+    assert!(report.deleted_keys.is_empty(), "{report:?}");
 }
 
 fn grow(world: &mut World) {
     let size = world.service().pool().device().size_bytes();
     let grown = world.service().grow_pool(size + (8 << 20));
-    if let Outcome::Done(()) = world.outcome(grown, None) {
+    if let Outcome::Done(()) = world.outcome_of_adding(grown, None) {
         world.expected.settle();
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::base::{ClusterName, EncryptionKeyId, PoolId, ProblemCode};
+use strongroom::base::{ClusterName, EncryptionKeyId, Generation, PoolId, ProblemCode};
 use strongroom::crypto::{EngineKey, EngineWrapKind};
 use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
@@ -24,6 +24,7 @@ use crate::meanwhile::Midway;
 use crate::model::Dice;
 use crate::mounter::{Mounts, OWNER, place_of};
 use crate::outcome::Outcome;
+use crate::scarce;
 use crate::steps::Step;
 
 const POOL_BYTES: u64 = 256 << 20;
@@ -38,6 +39,8 @@ pub struct Plan {
     pub steps: usize,
     /// Before which requests of a step the power is imagined to go.
     pub watch: Watch,
+    /// There is little room beneath the pool.
+    pub scarce: bool,
 }
 
 impl Plan {
@@ -59,6 +62,8 @@ pub struct Summary {
     pub crashes: u64,
     /// The disk failed, and somebody was told.
     pub failures: u64,
+    /// What was refused because there was no room.
+    pub refused: u64,
     /// Of everything that was written to the disk, in order.
     pub digest: u32,
 }
@@ -73,15 +78,17 @@ impl Summary {
         self.crash_points += other.crash_points;
         self.crashes += other.crashes;
         self.failures += other.failures;
+        self.refused += other.refused;
         self.digest = self.digest.rotate_left(1) ^ other.digest;
     }
 }
 
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { steps, requests, crash_points, crashes, failures, digest } = self;
+        let Self { steps, requests, crash_points, crashes, failures, refused, digest } = self;
         write!(f, "{steps} steps, {requests} requests, {crash_points} crash points judged, ")?;
-        write!(f, "{crashes} ends gone on from, {failures} failures of the disk; {digest:08x}")
+        write!(f, "{crashes} ends gone on from, {failures} failures of the disk, ")?;
+        write!(f, "{refused} refused for want of room; {digest:08x}")
     }
 }
 
@@ -98,12 +105,15 @@ pub struct World {
     pub failed: Option<String>,
     /// Of a step in which something was acknowledged before its end.
     pub midway: Option<Midway>,
-    /// What a step that failed may have come to, beside nothing and all of it.
+    /// What a step may have come to on its way, beside nothing and all of it; one that failed, at
+    /// its end too.
     pub perhaps: Vec<Expected>,
     told: Told,
+    /// The newest interval that was ever open.
+    opened: Generation,
     pub number: u64,
     plan: Plan,
-    summary: Summary,
+    pub summary: Summary,
     _time: Simulation,
 }
 
@@ -126,6 +136,7 @@ impl World {
         let time = Simulation::begin(seed, START);
         let mut dice = Dice(seed);
         let sim = SimDevice::new(POOL_BYTES);
+        sim.limit_backing(plan.scarce.then_some(scarce::ROOM));
         let dir = tempfile::tempdir().unwrap();
         let device: Arc<dyn Device> = sim.clone();
         make_pool(&device, &ConfigDir::new(dir.path()));
@@ -145,6 +156,7 @@ impl World {
             midway: None,
             perhaps: Vec::new(),
             told: Told::new(Mutex::new(Rank::Test, Vec::new())),
+            opened: Generation(0),
             number: 0,
             plan,
             summary: Summary::default(),
@@ -168,6 +180,10 @@ impl World {
     pub fn tell(&self, mut what: String) {
         what.truncate(200);
         self.told.lock().push(what);
+    }
+
+    pub fn is_scarce(&self) -> bool {
+        self.plan.scarce
     }
 
     pub fn service(&self) -> &Arc<Service> {
@@ -233,7 +249,9 @@ impl World {
                 Some(midway) => midway.firm.iter().collect(),
                 None => vec![&after, &before],
             };
-            allowed.extend(&perhaps);
+            if point.place != AFTER {
+                allowed.extend(&perhaps);
+            }
             if fatal == Some(index) {
                 return self.go_on_from(point, &allowed);
             }
@@ -346,14 +364,20 @@ impl World {
         let mut expected = allowed[index].clone();
         expected.become_found(found);
         self.add_requests();
-        self.mounts = Arc::default();
-        self.service = None;
+        self.let_go();
         self.dir = tempfile::tempdir().unwrap();
         put_files(self.dir.path(), &point.config);
         self.disk = Disk::new(device, self.dir.path(), self.dice.roll(1 << 30) as u64);
         self.faults = Faults::around(self.disk.clone());
         self.expected = expected;
         self.open_again();
+    }
+
+    /// The process ends.
+    fn let_go(&mut self) {
+        self.opened = self.opened.max(self.service().pool().open_generation());
+        self.mounts = Arc::default();
+        self.service = None;
     }
 
     fn add_requests(&mut self) {
@@ -377,6 +401,8 @@ impl World {
                 assert!(gone || error.code.exit_status() == 3, "{}: {error}", place.display());
             }
         }
+        let generation = service.pool().generation();
+        assert!(generation > self.opened, "{generation:?} comes again: {:?} was open", self.opened);
         self.service = Some(service);
         self.disk.watch(Watch::Nothing);
         for (name, cluster) in &mut self.expected.clusters {
@@ -410,8 +436,7 @@ impl World {
             self.judged(&point, &[&before]);
         }
         self.expected.settle();
-        self.mounts = Arc::default();
-        self.service = None;
+        self.let_go();
         self.open_again();
     }
 

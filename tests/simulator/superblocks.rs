@@ -1,0 +1,60 @@
+//! What the format page says of superblocks ("Superblock"), held to at every write of one: the write
+//! sequence grows, generations do not go back, and the slot that holds the newest is not written over.
+
+use strongroom::base::crc::crc32c;
+use strongroom::device::Device;
+
+const MAGIC: [u8; 8] = *b"\x89SRM\r\n\x1a\n";
+const MIB: u64 = 1 << 20;
+const COPY_BYTES: usize = 16 << 10;
+const COPIES: u64 = 4;
+
+/// What a copy says of itself, without any key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Said {
+    sequence: u64,
+    generation: u64,
+    slot: u8,
+}
+
+impl Said {
+    /// Of a copy that is whole.
+    fn by(bytes: &[u8]) -> Option<Self> {
+        let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        let (body, sum) = bytes.split_at_checked(COPY_BYTES - 4)?;
+        let whole = body[..8] == MAGIC && *sum == crc32c(body).to_le_bytes();
+        let said = Self { sequence: number(80)?, generation: number(72)?, slot: body[64] };
+        whole.then_some(said)
+    }
+}
+
+/// The newest superblock of a disk.
+#[derive(Debug)]
+pub struct Superblocks(Said);
+
+impl Superblocks {
+    /// As the medium has them.
+    pub fn on(device: &dyn Device) -> Self {
+        let said = |copy| {
+            let mut bytes = vec![0; COPY_BYTES];
+            device.read(copy * MIB, &mut bytes).ok()?;
+            Said::by(&bytes)
+        };
+        Self((0..COPIES).filter_map(said).max().unwrap_or_default())
+    }
+
+    /// Something is about to be written.
+    pub fn before_write(&mut self, offset: u64, bytes: &[u8]) {
+        if offset >= COPIES * MIB {
+            return;
+        }
+        let Some(new) = Said::by(bytes) else { return };
+        let newest = self.0;
+        let follows = new.sequence > newest.sequence && new.generation >= newest.generation;
+        assert!(
+            new == newest || (follows && new.slot != newest.slot),
+            "superblock {new:?} is written while {newest:?} is the newest"
+        );
+        self.0 = new;
+    }
+}
