@@ -65,13 +65,21 @@ check() {
         return
     fi
     # shellcheck disable=SC2086
-    if timeout 600 cargo test --quiet $target -- $filters >"$copy/log" 2>&1; then
-        failed+=("$name")
-        verdict "$name" "NOT CAUGHT by $target $filters"
-    else
-        caught=$((caught + 1))
-        verdict "$name" "caught: $(what_failed)"
-    fi
+    timeout 600 cargo test --quiet $target -- $filters >"$copy/log" 2>&1
+    case $? in
+        0)
+            failed+=("$name")
+            verdict "$name" "NOT CAUGHT by $target $filters"
+            ;;
+        124)
+            failed+=("$name")
+            verdict "$name" "NO END within 600 s of $target $filters"
+            ;;
+        *)
+            caught=$((caught + 1))
+            verdict "$name" "caught: $(what_failed)"
+            ;;
+    esac
 }
 
 if [ $# -eq 0 ]; then

@@ -16,11 +16,11 @@ use crate::device::{Device, DeviceError, DeviceInfo, DeviceKind, Operation, chec
 use crate::sys::sync::{Mutex, Rank};
 
 const SECTOR: usize = 512;
-const SECTOR_U64: u64 = SECTOR as u64;
 
 /// Shared between copies until one of them changes it: copies are cheap.
 type Block = Arc<[u8; BLOCK_SIZE]>;
-type Sector = [u8; SECTOR];
+/// A block as one request wrote it, and the number of that request.
+type Version = (u64, Block);
 
 /// What passed through since the device was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,9 +45,9 @@ struct State {
     size: u64,
     /// Blocks as a read sees them. What is missing is zero.
     live: BTreeMap<u64, Block>,
-    /// For each sector written since the last flush: its durable bytes, then each version since,
-    /// with the number of the request that wrote it.
-    pending: BTreeMap<u64, Vec<(u64, Sector)>>,
+    /// For each block written since the last flush: its durable bytes, as of request 0, then each
+    /// version since.
+    pending: BTreeMap<u64, Vec<Version>>,
     requests: u64,
     /// Blocks discarded since the last flush; it gives their memory back.
     discarded: Vec<u64>,
@@ -67,22 +67,8 @@ impl State {
         check_range(self.size, offset, len)
     }
 
-    fn sector(&self, number: u64) -> Sector {
-        let mut out = [0; SECTOR];
-        let at = number * SECTOR_U64;
-        if let Some(block) = self.live.get(&(at / BLOCK_SIZE_U64)) {
-            let within = usize::try_from(at % BLOCK_SIZE_U64).unwrap_or(0);
-            out.copy_from_slice(&block[within..within + SECTOR]);
-        }
-        out
-    }
-
-    fn set_sector(&mut self, number: u64, bytes: &Sector) {
-        let at = number * SECTOR_U64;
-        let within = usize::try_from(at % BLOCK_SIZE_U64).unwrap_or(0);
-        let block =
-            self.live.entry(at / BLOCK_SIZE_U64).or_insert_with(|| Arc::new([0; BLOCK_SIZE]));
-        Arc::make_mut(block)[within..within + SECTOR].copy_from_slice(bytes);
+    fn block(&self, number: u64) -> Block {
+        self.live.get(&number).map_or_else(|| Arc::new([0; BLOCK_SIZE]), Arc::clone)
     }
 
     /// Has a full backing filesystem no block for one that holds nothing yet?
@@ -102,13 +88,12 @@ impl State {
             return;
         }
         self.requests += 1;
-        let request = self.requests;
-        for (i, bytes) in buf.as_chunks::<SECTOR>().0.iter().enumerate() {
-            let number = offset / SECTOR_U64 + i as u64;
-            let before = self.sector(number);
+        for (i, bytes) in buf.as_chunks::<BLOCK_SIZE>().0.iter().enumerate() {
+            let number = offset / BLOCK_SIZE_U64 + i as u64;
+            let (before, block) = (self.block(number), Arc::new(*bytes));
             let versions = self.pending.entry(number).or_insert_with(|| vec![(0, before)]);
-            versions.push((request, *bytes));
-            self.set_sector(number, bytes);
+            versions.push((self.requests, block.clone()));
+            self.live.insert(number, block);
         }
     }
 
@@ -121,30 +106,31 @@ impl State {
         // In the style "whole" any of them arrive, none of them torn.
         let lot = sequence.draw();
         let arrived = |request: u64| Sequence(lot ^ request).below(2) == 0;
-        let newest_of = |versions: &[(u64, Sector)], there: &dyn Fn(u64) -> bool| {
+        let newest_of = |versions: &[Version], there: &dyn Fn(u64) -> bool| {
             let newest = versions.iter().rposition(|(request, _)| *request == 0 || there(*request));
             newest.unwrap_or(0)
         };
-        let mut after = Self {
-            live: self.live.iter().map(|(k, v)| (*k, v.clone())).collect(),
-            ..Self::default()
-        };
-        for (number, versions) in &self.pending {
-            let keep = match style {
-                0 => 0,
-                1 => versions.len() - 1,
-                2 => {
-                    let torn = sequence.below(2) == 0;
-                    newest_of(versions, &|request| request < last || (request == last && torn))
-                }
-                3 => newest_of(versions, &arrived),
-                _ => usize::try_from(sequence.below(versions.len() as u64)).unwrap_or(0),
-            };
-            if let Some((_, bytes)) = versions.get(keep) {
-                after.set_sector(*number, bytes);
+        let mut choose = |versions: &[Version]| match style {
+            0 => 0,
+            1 => versions.len() - 1,
+            2 => {
+                let torn = sequence.below(2) == 0;
+                newest_of(versions, &|request| request < last || (request == last && torn))
             }
+            3 => newest_of(versions, &arrived),
+            _ => usize::try_from(sequence.below(versions.len() as u64)).unwrap_or(0),
+        };
+        let mut after = self.live.clone();
+        for (number, versions) in &self.pending {
+            let mut block = [0; BLOCK_SIZE];
+            for at in (0..BLOCK_SIZE).step_by(SECTOR) {
+                if let Some((_, bytes)) = versions.get(choose(versions)) {
+                    block[at..at + SECTOR].copy_from_slice(&bytes[at..at + SECTOR]);
+                }
+            }
+            after.insert(*number, Arc::new(block));
         }
-        after.live
+        after
     }
 
     fn after_power_loss(&self, seed: u64) -> Self {
@@ -188,7 +174,7 @@ impl SimDevice {
         let state = self.state.lock();
         Self::with(State {
             size: state.size,
-            live: state.live.iter().map(|(k, v)| (*k, v.clone())).collect(),
+            live: state.live.clone(),
             capacity: state.capacity,
             ..State::default()
         })
@@ -211,13 +197,13 @@ impl SimDevice {
     /// Damages the medium: XORs the byte at `offset` with `mask`, in what is durable too.
     pub fn corrupt(&self, offset: u64, mask: u8) {
         let mut state = self.state.lock();
-        let number = offset / SECTOR_U64;
-        let at = usize::try_from(offset % SECTOR_U64).unwrap_or(0);
-        let mut bytes = state.sector(number);
-        bytes[at] ^= mask;
-        state.set_sector(number, &bytes);
+        let number = offset / BLOCK_SIZE_U64;
+        let at = usize::try_from(offset % BLOCK_SIZE_U64).unwrap_or(0);
+        let mut block = state.block(number);
+        Arc::make_mut(&mut block)[at] ^= mask;
+        state.live.insert(number, block);
         if let Some(versions) = state.pending.get_mut(&number) {
-            versions.iter_mut().for_each(|(_, bytes)| bytes[at] ^= mask);
+            versions.iter_mut().for_each(|(_, bytes)| Arc::make_mut(bytes)[at] ^= mask);
         }
     }
 
@@ -226,7 +212,7 @@ impl SimDevice {
         let mut state = self.state.lock();
         state.size = size_bytes;
         state.live.retain(|block, _| (block + 1) * BLOCK_SIZE_U64 <= size_bytes);
-        state.pending.retain(|sector, _| (sector + 1) * SECTOR_U64 <= size_bytes);
+        state.pending.retain(|block, _| (block + 1) * BLOCK_SIZE_U64 <= size_bytes);
     }
 
     /// Every byte that the medium holds somewhere: `needle` may stand across blocks that follow
@@ -266,7 +252,7 @@ impl SimDevice {
     /// Sectors written since the last flush.
     #[must_use]
     pub fn unflushed_sectors(&self) -> usize {
-        self.state.lock().pending.len()
+        self.state.lock().pending.len() * (BLOCK_SIZE / SECTOR)
     }
 
     /// What passed through so far.

@@ -107,19 +107,22 @@ pub fn apply(volume: &Volume, op: &Op) -> Result<()> {
 
 /// Everything that can be seen in a volume.
 pub fn look(volume: &Volume) -> Tree {
+    try_look(volume).unwrap()
+}
+
+/// The same, where something of it may be damaged.
+pub fn try_look(volume: &Volume) -> Result<Tree> {
     let mut found = BTreeMap::new();
-    list(volume, ROOT_INODE, "", &mut found);
+    list(volume, ROOT_INODE, "", &mut found)?;
     let mut firsts: BTreeMap<InodeNo, String> = BTreeMap::new();
     let mut tree = Tree::new();
     for (path, (ino, kind)) in &found {
         let seen = match kind {
             FileKind::Directory => Seen::Dir,
-            FileKind::Symlink => {
-                Seen::Link(String::from_utf8(volume.readlink(*ino).unwrap()).unwrap())
-            }
+            FileKind::Symlink => Seen::Link(String::from_utf8(volume.readlink(*ino)?).unwrap()),
             FileKind::File => {
                 let first = firsts.entry(*ino).or_insert_with(|| path.clone()).clone();
-                Seen::File { first, file: file(volume, *ino) }
+                Seen::File { first, file: file(volume, *ino)? }
             }
             other => panic!("{path} is a {other:?}"),
         };
@@ -127,9 +130,9 @@ pub fn look(volume: &Volume) -> Tree {
     }
     for (ino, first) in firsts {
         let names = found.values().filter(|(other, _)| *other == ino).count();
-        assert_eq!(volume.getattr(ino).unwrap().nlink as usize, names, "links of {first}");
+        assert_eq!(volume.getattr(ino)?.nlink as usize, names, "links of {first}");
     }
-    tree
+    Ok(tree)
 }
 
 fn list(
@@ -137,40 +140,39 @@ fn list(
     dir: InodeNo,
     prefix: &str,
     found: &mut BTreeMap<String, (InodeNo, FileKind)>,
-) {
+) -> Result<()> {
     let mut entries = Vec::new();
-    volume
-        .readdir(dir, 2, false, &mut |entry| {
-            let name = String::from_utf8(entry.name.to_vec()).unwrap();
-            entries.push((name, entry.ino, entry.kind));
-            false
-        })
-        .unwrap();
+    volume.readdir(dir, 2, false, &mut |entry| {
+        let name = String::from_utf8(entry.name.to_vec()).unwrap();
+        entries.push((name, entry.ino, entry.kind));
+        false
+    })?;
     for (name, ino, kind) in entries {
         let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
         if kind == FileKind::Directory {
-            list(volume, ino, &path, found);
+            list(volume, ino, &path, found)?;
         }
         assert!(found.insert(path, (ino, kind)).is_none(), "a name twice");
     }
+    Ok(())
 }
 
-fn file(volume: &Volume, ino: InodeNo) -> File {
-    let size = volume.getattr(ino).unwrap().size as usize;
+fn file(volume: &Volume, ino: InodeNo) -> Result<File> {
+    let size = volume.getattr(ino)?.size as usize;
     let mut data = Vec::new();
     while data.len() < size {
         let before = data.len();
         let rest = size - before;
-        volume.read(ino, before as u64, rest, &mut |bytes| data.extend_from_slice(bytes)).unwrap();
+        volume.read(ino, before as u64, rest, &mut |bytes| data.extend_from_slice(bytes))?;
         assert!(data.len() > before, "a read before the end gives nothing");
     }
-    let names = volume.listxattr(ino).unwrap();
+    let names = volume.listxattr(ino)?;
     let names = names.split(|b| *b == 0).filter(|name| !name.is_empty());
     let xattrs = names
         .map(|name| {
-            let value = volume.getxattr(ino, name).unwrap();
-            (String::from_utf8(name.to_vec()).unwrap(), value)
+            let value = volume.getxattr(ino, name)?;
+            Ok((String::from_utf8(name.to_vec()).unwrap(), value))
         })
-        .collect();
-    File { data: Rc::new(data), xattrs }
+        .collect::<Result<_>>()?;
+    Ok(File { data: Rc::new(data), xattrs })
 }

@@ -5,15 +5,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use strongroom::base::Timestamp;
 use strongroom::base::crc::crc32c;
 use strongroom::base::sequence::Sequence;
+use strongroom::base::units::BLOCK_SIZE;
+use strongroom::base::{BlockAddr, Timestamp};
 use strongroom::device::sim::SimDevice;
 use strongroom::device::{Device, DeviceError, DeviceInfo};
 use strongroom::sys::clock;
 use strongroom::sys::sync::{Mutex, Rank};
 
 use crate::meanwhile::Stop;
+use crate::model::Dice;
 use crate::superblocks::Superblocks;
 
 /// The files of a configuration directory: they are not on the disk, and lose nothing.
@@ -105,6 +107,14 @@ impl Disk {
     pub fn killed(&self, place: &str) -> CrashPoint {
         let point = self.point(place);
         CrashPoint { device: self.sim.copy(), ..point }
+    }
+
+    /// As [`Disk::killed`], and one bit of a block is another.
+    pub fn damaged(&self, block: BlockAddr, dice: &mut Dice) -> CrashPoint {
+        let (byte, bit) = (dice.roll(BLOCK_SIZE), dice.roll(8));
+        let point = self.killed(&format!("with bit {bit} of byte {byte} of block {block} damaged"));
+        point.device.corrupt(block.offset_bytes() + byte as u64, 1 << bit);
+        point
     }
 
     /// Requests that change the medium, so far, and a sum of them.

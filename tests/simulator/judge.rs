@@ -1,6 +1,7 @@
 //! Opens what is left after the power went, with a service of its own, looks at all of it and
 //! compares it with what it may be.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use strongroom::volume::VolumeOptions;
 use crate::disk::{CrashPoint, put_files};
 use crate::expected::{Expected, Found, FoundSnapshot};
 use crate::model::files::Tree;
-use crate::model::volume::look;
+use crate::model::volume::try_look;
 use crate::mounter::{Mounts, place_of, request};
 
 /// A service over a device, with nothing that goes on by itself.
@@ -66,6 +67,8 @@ struct Court {
     device: Arc<SimDevice>,
     service: Arc<Service>,
     mounts: Arc<Mounts>,
+    /// How much could not be read; `None`: all of it must.
+    unread: Cell<Option<u32>>,
 }
 
 impl Court {
@@ -75,7 +78,7 @@ impl Court {
         let mounts = Arc::new(Mounts::default());
         let service = open(device.clone(), dir.path(), &mounts);
         let service = service.map_err(|error| format!("it does not open: {error}"))?;
-        Ok(Self { _dir: dir, device, service, mounts })
+        Ok(Self { _dir: dir, device, service, mounts, unread: Cell::new(None) })
     }
 
     fn check(&self) -> Result<(), String> {
@@ -140,6 +143,13 @@ impl Court {
         }
     }
 
+    /// Something is damaged, where that may be.
+    fn unread(&self, error: ServiceError) -> Result<Option<Tree>, ServiceError> {
+        let so_far = self.unread.get().filter(|_| error.code == ProblemCode::Corrupt);
+        self.unread.set(Some(so_far.ok_or(error)? + 1));
+        Ok(None)
+    }
+
     /// What a key that is not usable guards cannot be mounted.
     fn refused_without_keys(&self, found: &Found) -> Result<(), ServiceError> {
         for cluster in self.service.clusters(false)? {
@@ -161,8 +171,12 @@ impl Court {
         place: &Path,
     ) -> Result<Option<Tree>, ServiceError> {
         match mounted {
-            Ok(()) => Ok(self.mounts.volume(place).map(|volume| look(&volume))),
+            Ok(()) => {
+                let seen = self.mounts.volume(place).map(|volume| try_look(&volume)).transpose();
+                seen.or_else(|error| self.unread(error.into()))
+            }
             Err(error) if error.code.exit_status() == 3 => Ok(None),
+            Err(error) if error.code == ProblemCode::Corrupt => self.unread(error),
             // A snapshot of a cluster whose creation did not come to its end.
             Err(error) if error.code == ProblemCode::MountFailed => Ok(Some(Tree::new())),
             Err(error) => Err(error),
@@ -188,6 +202,27 @@ pub fn judge(point: &CrashPoint, allowed: &[&Expected]) -> Result<(usize, Found)
         }
     }
     Err(contradictions.join("\n  or: "))
+}
+
+/// Judges a pool that was closed and of which a block was damaged since: nothing is found to be
+/// other than `expected`; what cannot be read, the check names. Returns whether the damage was told.
+pub fn judge_damage(point: &CrashPoint, expected: &Expected) -> Result<bool, String> {
+    let _time = Simulation::begin(point.seed, point.time);
+    let Ok(court) = Court::open(point.device.copy_without_cache(), point) else { return Ok(true) };
+    court.unread.set(Some(0));
+    let checked = court.check();
+    let found = match court.found() {
+        Ok(found) => found,
+        Err(error) if error.code == ProblemCode::Corrupt && checked.is_err() => return Ok(true),
+        Err(error) => return Err(error.to_string()),
+    };
+    match (expected.contradiction(&found), court.unread.get(), &checked) {
+        (Some(what), _, _) => Err(what),
+        (None, Some(1..), Ok(())) => {
+            Err("what cannot be read is not found by the check".to_owned())
+        }
+        _ => Ok(checked.is_err()),
+    }
 }
 
 impl Court {

@@ -9,6 +9,7 @@
 //!
 //! `STRONGROOM_SEEDS=n` runs so many, from `STRONGROOM_FROM` on; `scripts/simulate.sh` sets them.
 
+mod at_once;
 mod disk;
 mod expected;
 mod faults;

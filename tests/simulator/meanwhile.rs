@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use strongroom::pool::CutPlan;
@@ -91,10 +92,43 @@ pub struct Midway {
     pub firm: Vec<Expected>,
 }
 
-/// What came of a snapshot that was taken beside; `None`: of a checkpoint.
-type Beside = Result<Option<Vec<Taken>>, ServiceError>;
+/// Something that goes on in a thread of its own, and has stopped on its way, or ended.
+pub struct Beside<T> {
+    stop: Arc<Stop>,
+    thread: JoinHandle<T>,
+}
 
-fn run_beside(service: &Service, which: Option<Which>) -> Beside {
+impl<T: Send + 'static> Beside<T> {
+    /// Begins it, and waits until it stops before its request number `after`.
+    pub fn begin(
+        world: &mut World,
+        after: u64,
+        run: impl FnOnce(&Service) -> T + Send + 'static,
+    ) -> Self {
+        let stop = Arc::clone(world.disk.stop());
+        stop.set(State::Runs(after));
+        let (service, told) = (Arc::clone(world.service()), Arc::clone(&stop));
+        let (seed, now) = (world.dice.roll(1 << 30) as u64, clock::now());
+        let thread = threads::spawn("beside", move || {
+            let _time = Simulation::begin(seed, now);
+            STOPS.set(true);
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&service)));
+            told.set(State::Free);
+            done.unwrap_or_else(|failure| std::panic::resume_unwind(failure))
+        });
+        stop.wait_until_stopped();
+        Self { stop, thread }
+    }
+
+    /// It goes on to its end.
+    pub fn end(self) -> T {
+        self.stop.set(State::Free);
+        self.thread.join().expect("its message is above")
+    }
+}
+
+/// What comes of a snapshot that is taken beside; `None`: of a checkpoint.
+fn run_beside(service: &Service, which: Option<Which>) -> Result<Option<Vec<Taken>>, ServiceError> {
     match which {
         Some(which) => service.create_snapshots(&which, None, "").map(Some),
         None => Ok(service.pool().checkpoint(CutPlan::default()).map(|_| None)?),
@@ -104,21 +138,9 @@ fn run_beside(service: &Service, which: Option<Which>) -> Beside {
 /// A checkpoint, or a snapshot of the cluster, stops before its request number `after`; meanwhile
 /// files are worked on and made durable; then it goes on to its end.
 pub fn beside_a_commit(world: &mut World, cluster: &str, after: u64, snapshot: bool) {
-    let stop = Arc::clone(world.disk.stop());
-    stop.set(State::Runs(after));
     let which = snapshot.then(|| Which::Named(vec![cluster.parse().unwrap()]));
-    let (service, told) = (Arc::clone(world.service()), Arc::clone(&stop));
-    let (seed, now) = (world.dice.roll(1 << 30) as u64, clock::now());
     let moments = world.expected.clusters[cluster].since.len();
-    let thread = threads::spawn("beside", move || {
-        let _time = Simulation::begin(seed, now);
-        STOPS.set(true);
-        let done =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_beside(&service, which)));
-        told.set(State::Free);
-        done.unwrap_or_else(|failure| std::panic::resume_unwind(failure))
-    });
-    stop.wait_until_stopped();
+    let beside = Beside::begin(world, after, move |service| run_beside(service, which));
     let count = 1 + world.dice.roll(3);
     work(world, cluster, count);
     let loose = world.expected.clone();
@@ -129,8 +151,7 @@ pub fn beside_a_commit(world: &mut World, cluster: &str, after: u64, snapshot: b
         let (points, firm) = (world.disk.points(), world.expected.clone());
         world.midway = Some(Midway { points, loose: vec![loose.clone()], firm: vec![firm] });
     }
-    stop.set(State::Free);
-    let done = thread.join().expect("its message is above");
+    let done = beside.end();
     let Outcome::Done(done) = world.outcome(done, None) else {
         if snapshot {
             perhaps_snapshot(world, cluster, &loose, moments);

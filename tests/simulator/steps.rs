@@ -11,6 +11,7 @@ use strongroom::base::{
 use strongroom::service::{Service, ServiceError, UmountWhat, Which, types};
 use strongroom::sys::{clock, simulation};
 
+use crate::at_once::{mount_beside_a_deletion, work_beside_an_end};
 use crate::expected::{Cluster, Mark, Snapshot};
 use crate::faults::Fault;
 use crate::meanwhile::beside_a_commit;
@@ -45,6 +46,10 @@ pub enum Step {
     Beside(String, u64, bool),
     /// For so many hours, or for good.
     Snapshot(Vec<String>, Option<u64>),
+    /// Files are worked on while the cluster is being unmounted.
+    BesideEnd(String, u64),
+    /// A snapshot is mounted while it is being deleted.
+    BesideDeletion(Mark, u64),
     Clone(Mark),
     InPlace(Mark),
     DeleteSnapshots(Vec<Mark>),
@@ -88,6 +93,9 @@ impl Step {
         if world.is_scarce() && !names.is_empty() && world.dice.roll(6) == 0 {
             let cluster = world.dice.pick(&names);
             return Scarcity::choose(world, cluster).map(Self::Scarce);
+        }
+        if let Some(step) = Self::choose_at_once(world, &names, &marks) {
+            return Some(step);
         }
         let (scarce, dice) = (world.is_scarce(), &mut world.dice);
         let key = dice.pick(&keys);
@@ -143,6 +151,23 @@ impl Step {
         })
     }
 
+    /// Something that ends while it is used, once in a while.
+    fn choose_at_once(world: &mut World, names: &[String], marks: &[Mark]) -> Option<Self> {
+        if world.is_scarce() || world.faults.are_armed() || world.dice.roll(25) > 0 {
+            return None;
+        }
+        let dice = &mut world.dice;
+        let (first, second) = (dice.roll(2) == 0, dice.roll(30) as u64);
+        if first && !names.is_empty() {
+            let cluster = dice.pick(names);
+            let mounted = world.expected.clusters[&cluster].mounted;
+            return mounted.then_some(Self::BesideEnd(cluster, second));
+        }
+        let mark = (!marks.is_empty()).then(|| dice.pick(marks))?;
+        let held = world.expected.snapshots[&mark].held;
+        (!held).then_some(Self::BesideDeletion(mark, second))
+    }
+
     /// Does it, and says so to the model.
     pub fn perform(&self, world: &mut World) {
         match self {
@@ -154,6 +179,8 @@ impl Step {
             Self::Beside(cluster, after, snapshot) => {
                 beside_a_commit(world, cluster, *after, *snapshot);
             }
+            Self::BesideEnd(cluster, after) => work_beside_an_end(world, cluster, *after),
+            Self::BesideDeletion(mark, after) => mount_beside_a_deletion(world, mark, *after),
             Self::Snapshot(clusters, hours) => snapshot(world, clusters, *hours),
             Self::Clone(mark) => clone(world, mark),
             Self::InPlace(mark) => in_place(world, mark),

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strongroom::base::{ClusterName, EncryptionKeyId, Generation, PoolId, ProblemCode};
+use strongroom::base::{BlockAddr, ClusterName, EncryptionKeyId, Generation, PoolId, ProblemCode};
 use strongroom::crypto::{EngineKey, EngineWrapKind};
 use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
@@ -19,7 +19,7 @@ use strongroom::volume::Volume;
 use crate::disk::{CrashPoint, Disk, Watch, put_files};
 use crate::expected::{Cluster, Expected};
 use crate::faults::{Fault, Faults};
-use crate::judge::{START, judge, open};
+use crate::judge::{START, judge, judge_damage, open};
 use crate::meanwhile::Midway;
 use crate::model::Dice;
 use crate::mounter::{Mounts, OWNER, place_of};
@@ -30,6 +30,8 @@ use crate::steps::Step;
 const POOL_BYTES: u64 = 256 << 20;
 /// A loss of power between two steps.
 const AFTER: &str = "after the step";
+/// Blocks damaged at the end of a history.
+const DAMAGES: usize = 2;
 /// Customer keys in a pool.
 const KEYS: usize = 3;
 
@@ -47,7 +49,9 @@ impl Plan {
     /// Where two things happen at once, it is looked at more closely.
     fn watch_in(self, step: &Step) -> Watch {
         match (step, self.watch) {
-            (Step::Beside(..), Watch::OneIn(n)) => Watch::OneIn(n.div_ceil(6)),
+            (Step::Beside(..) | Step::BesideEnd(..), Watch::OneIn(n)) => {
+                Watch::OneIn(n.div_ceil(6))
+            }
             (_, watch) => watch,
         }
     }
@@ -64,6 +68,9 @@ pub struct Summary {
     pub failures: u64,
     /// What was refused because there was no room.
     pub refused: u64,
+    /// Blocks that were damaged, and of how many that was told.
+    pub damage: u64,
+    pub damage_told: u64,
     /// Of everything that was written to the disk, in order.
     pub digest: u32,
 }
@@ -79,16 +86,20 @@ impl Summary {
         self.crashes += other.crashes;
         self.failures += other.failures;
         self.refused += other.refused;
+        self.damage += other.damage;
+        self.damage_told += other.damage_told;
         self.digest = self.digest.rotate_left(1) ^ other.digest;
     }
 }
 
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { steps, requests, crash_points, crashes, failures, refused, digest } = self;
+        let Self { steps, requests, crash_points, crashes, failures, refused, .. } = self;
+        let Self { damage, damage_told, digest, .. } = self;
         write!(f, "{steps} steps, {requests} requests, {crash_points} crash points judged, ")?;
         write!(f, "{crashes} ends gone on from, {failures} failures of the disk, ")?;
-        write!(f, "{refused} refused for want of room; {digest:08x}")
+        write!(f, "{refused} refused for want of room, {damage} blocks damaged ")?;
+        write!(f, "({damage_told} told); {digest:08x}")
     }
 }
 
@@ -272,7 +283,7 @@ impl World {
     fn choose_end(&mut self, step: &Step, points: &mut Vec<CrashPoint>) -> Option<usize> {
         let ends = match step {
             Step::Crash => true,
-            Step::Beside(..) => self.dice.roll(2) == 0,
+            Step::Beside(..) | Step::BesideEnd(..) => self.dice.roll(2) == 0,
             _ => false,
         };
         let one_in = if matches!(step, Step::Sync(_) | Step::Crash) { 2 } else { 6 };
@@ -448,8 +459,39 @@ impl World {
         let point = self.disk.point("at the end");
         let expected = self.expected.clone();
         self.judged(&point, &[&expected]);
+        if !self.is_scarce() {
+            self.damage();
+        }
         self.add_requests();
         self.summary
+    }
+
+    /// Every block that belongs to somebody.
+    fn allocated(&self) -> Vec<BlockAddr> {
+        let (pool, mut used) = (self.service().pool(), Vec::new());
+        for region in pool.regions() {
+            let start = pool.geometry().region_start(region);
+            let map = pool.region_map(region).expect("the disk works");
+            let of_somebody = map.segments().iter().zip(0..).filter(|(owner, _)| **owner != 0);
+            used.extend(of_somebody.map(|(_, at)| start.plus(at)));
+        }
+        used
+    }
+
+    /// The pool is closed; then a block of it is damaged, again and again another one.
+    fn damage(&mut self) {
+        self.faults.disarm();
+        self.service().close(true, false).expect("the disk works");
+        self.expected.settle();
+        let used = self.allocated();
+        for _ in 0..DAMAGES.min(used.len()) {
+            let block = self.dice.pick(&used);
+            let point = self.disk.damaged(block, &mut self.dice);
+            let told = judge_damage(&point, &self.expected);
+            let told = told.unwrap_or_else(|wrong| panic!("{}:\n  {wrong}", point.place));
+            self.summary.damage += 1;
+            self.summary.damage_told += u64::from(told);
+        }
     }
 
     /// A new cluster's model.
