@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::base::sequence::Sequence;
 use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64};
@@ -21,6 +21,16 @@ const SECTOR: usize = 512;
 type Block = Arc<[u8; BLOCK_SIZE]>;
 /// A block as one request wrote it, and the number of that request.
 type Version = (u64, Block);
+
+static ZEROS: LazyLock<Block> = LazyLock::new(|| Arc::new([0; BLOCK_SIZE]));
+
+fn zeros() -> Block {
+    ZEROS.clone()
+}
+
+fn block_of(bytes: &[u8; BLOCK_SIZE]) -> Block {
+    if *bytes == *ZEROS.as_ref() { zeros() } else { Arc::new(*bytes) }
+}
 
 /// What passed through since the device was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,7 +78,7 @@ impl State {
     }
 
     fn block(&self, number: u64) -> Block {
-        self.live.get(&number).map_or_else(|| Arc::new([0; BLOCK_SIZE]), Arc::clone)
+        self.live.get(&number).map_or_else(zeros, Arc::clone)
     }
 
     /// Has a full backing filesystem no block for one that holds nothing yet?
@@ -83,14 +93,14 @@ impl State {
     fn write(&mut self, offset: u64, buf: &[u8]) {
         if self.cacheless {
             for (i, bytes) in buf.as_chunks::<BLOCK_SIZE>().0.iter().enumerate() {
-                self.live.insert(offset / BLOCK_SIZE_U64 + i as u64, Arc::new(*bytes));
+                self.live.insert(offset / BLOCK_SIZE_U64 + i as u64, block_of(bytes));
             }
             return;
         }
         self.requests += 1;
         for (i, bytes) in buf.as_chunks::<BLOCK_SIZE>().0.iter().enumerate() {
             let number = offset / BLOCK_SIZE_U64 + i as u64;
-            let (before, block) = (self.block(number), Arc::new(*bytes));
+            let (before, block) = (self.block(number), block_of(bytes));
             let versions = self.pending.entry(number).or_insert_with(|| vec![(0, before)]);
             versions.push((self.requests, block.clone()));
             self.live.insert(number, block);
@@ -326,8 +336,11 @@ impl Device for SimDevice {
             return Err(DeviceError::NoSpace);
         }
         if state.capacity.is_some() {
-            for number in offset / BLOCK_SIZE_U64..(offset + len) / BLOCK_SIZE_U64 {
-                state.live.entry(number).or_insert_with(|| Arc::new([0; BLOCK_SIZE]));
+            let blocks = offset / BLOCK_SIZE_U64..(offset + len) / BLOCK_SIZE_U64;
+            // What was discarded before is there again.
+            state.discarded.retain(|number| !blocks.contains(number));
+            for number in blocks {
+                state.live.entry(number).or_insert_with(zeros);
             }
         }
         Ok(())
@@ -455,6 +468,12 @@ mod tests {
         assert!(device.discard(0, 4096).unwrap());
         device.flush().unwrap();
         device.ensure(8192, 4096).unwrap();
+        // Asked for again before the discard is durable, it stays.
+        assert!(device.discard(4096, 4096).unwrap());
+        device.ensure(4096, 4096).unwrap();
+        device.flush().unwrap();
+        assert!(matches!(device.ensure(0, 4096), Err(DeviceError::NoSpace)));
+        put(&device, 1, 3);
     }
 
     #[test]
