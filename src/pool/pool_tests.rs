@@ -271,6 +271,27 @@ fn a_superblock_copy_that_the_device_does_not_hand_out_is_done_without() {
     assert!(matches!(probe(&device), Err(PoolError::Io(_))));
 }
 
+/// As after a write of a superblock that was torn, or with damage: the state of the checkpoint before
+/// is opened only where it is known to be the newest.
+#[test]
+fn an_unreadable_superblock_copy_beside_a_damaged_one_is_not_taken_for_none() {
+    let (sim, disk) = device(256);
+    let faulty = Faulty::new(disk, |op| op == Operation::Read);
+    let device: Arc<dyn Device> = faulty.clone();
+    let (pool, head) = open(&device).unwrap();
+    head.write(1, 9, 5).unwrap();
+    checkpoint(&pool);
+    let newest = pool.serial.lock().clear.index;
+    drop((pool, head));
+    sim.corrupt(copy_offset(newest, 1) + 100, 1);
+    // Slot by slot, in each copy by copy.
+    faulty.fail_after(u64::from(newest) * 2, Fault::Error);
+    assert!(matches!(probe(&device), Err(PoolError::Io(_))));
+    assert!(faulty.has_fired());
+    let (_pool, head) = open(&device).unwrap();
+    assert_eq!(head.contents().unwrap(), Model::from([(1, (9, 5))]));
+}
+
 #[test]
 fn a_lost_newest_slot_is_refused_when_the_ring_shows_what_came_after() {
     let (sim, device) = device(256);

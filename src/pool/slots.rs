@@ -26,13 +26,13 @@ pub(in crate::pool) struct Chosen {
 
 impl Slots {
     /// Reads every copy, after a flush: what was written and never flushed is not believed. A copy
-    /// that the device does not hand out is as good as a damaged one, but where it hands out neither
-    /// of a slot nobody knows whether a later state stands there.
+    /// that the device does not hand out is as good as a damaged one, but where the other one of its
+    /// slot is not there either, nobody knows whether a later state stands in it.
     pub fn read(device: &dyn Device) -> Result<Self, PoolError> {
         device.flush()?;
         let (mut copies, mut damaged, mut too_new) = (Vec::new(), Vec::new(), None);
         for index in 0..SLOTS {
-            let mut unread = 0;
+            let (mut unread, before) = (None, copies.len());
             for copy in 0..COPIES {
                 let mut buf = AlignedBuf::new(COPY_BYTES);
                 let offset = copy_offset(index, copy);
@@ -40,10 +40,7 @@ impl Slots {
                     return Err(PoolError::NotAPool);
                 }
                 if let Err(error) = device.read(offset, &mut buf) {
-                    unread += 1;
-                    if unread == COPIES {
-                        return Err(error.into());
-                    }
+                    unread = Some(error);
                     damaged.push((index, copy));
                     continue;
                 }
@@ -55,6 +52,9 @@ impl Slots {
                     Err(Unreadable::Nothing) => {}
                     Err(Unreadable::TooNew(what)) => too_new = Some(what),
                 }
+            }
+            if let Some(error) = unread.filter(|_| copies.len() == before && too_new.is_none()) {
+                return Err(error.into());
             }
         }
         if let Some(what) = too_new {
