@@ -18,29 +18,34 @@ struct Said {
 }
 
 impl Said {
-    /// Of a copy that is whole.
-    fn by(bytes: &[u8]) -> Option<Self> {
+    /// Of a copy that is whole; and which copy of its slot it is.
+    fn by(bytes: &[u8]) -> Option<(Self, u8)> {
         let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let (body, sum) = bytes.split_at_checked(COPY_BYTES - 4)?;
         let whole = body[..8] == MAGIC && *sum == crc32c(body).to_le_bytes();
         let said = Self { sequence: number(80)?, generation: number(72)?, slot: body[64] };
-        whole.then_some(said)
+        whole.then_some((said, body[65]))
     }
 }
 
-/// The newest superblock of a disk.
+/// The newest superblock of a disk, both copies of which are there.
 #[derive(Debug)]
-pub struct Superblocks(Said);
+pub struct Superblocks {
+    newest: Said,
+    /// The last copy that was written.
+    last: (Said, u8),
+}
 
 impl Superblocks {
     /// As the medium has them.
     pub fn on(device: &dyn Device) -> Self {
-        let said = |copy| {
+        let said = |slot, copy| {
             let mut bytes = vec![0; COPY_BYTES];
-            device.read(copy * MIB, &mut bytes).ok()?;
-            Said::by(&bytes)
+            device.read((2 * copy + slot) * MIB, &mut bytes).ok()?;
+            Said::by(&bytes).map(|(said, _)| said)
         };
-        Self((0..COPIES).filter_map(said).max().unwrap_or_default())
+        let whole = (0..2).filter_map(|slot| said(slot, 0).filter(|s| said(slot, 1) == Some(*s)));
+        Self { newest: whole.max().unwrap_or_default(), last: (Said::default(), 0) }
     }
 
     /// Something is about to be written.
@@ -48,13 +53,16 @@ impl Superblocks {
         if offset >= COPIES * MIB {
             return;
         }
-        let Some(new) = Said::by(bytes) else { return };
-        let newest = self.0;
+        let Some((new, copy)) = Said::by(bytes) else { return };
+        let newest = self.newest;
         let follows = new.sequence > newest.sequence && new.generation >= newest.generation;
         assert!(
             new == newest || (follows && new.slot != newest.slot),
             "superblock {new:?} is written while {newest:?} is the newest"
         );
-        self.0 = new;
+        if self.last.0 == new && self.last.1 != copy {
+            self.newest = new;
+        }
+        self.last = (new, copy);
     }
 }
