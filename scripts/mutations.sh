@@ -42,7 +42,7 @@ what_failed() {
     if $simulator; then
         grep -oE '^seed [0-9]+ failed' "$copy/log"
     else
-        sed -n 's/^    \([a-z_:0-9]*\)$/\1/p' "$copy/log" | sort -u | head -3 | tr '\n' ' '
+        sed -n 's/^test \([a-z_:0-9]*\) \.\.\. FAILED$/\1/p' "$copy/log" | sort -u | head -3 | tr '\n' ' '
     fi
 }
 
@@ -65,8 +65,11 @@ check() {
         return
     fi
     # shellcheck disable=SC2086
-    timeout 600 cargo test --quiet $target -- $filters >"$copy/log" 2>&1
-    case $? in
+    timeout 600 cargo test $target -- $filters >"$copy/log" 2>&1
+    local status=$?
+    # Others may take for ever once one has failed.
+    if [ $status -eq 124 ] && grep -q '\.\.\. FAILED$' "$copy/log"; then status=1; fi
+    case $status in
         0)
             failed+=("$name")
             verdict "$name" "NOT CAUGHT by $target $filters"

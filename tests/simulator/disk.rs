@@ -103,16 +103,18 @@ impl Disk {
         self.point_in(&mut self.state.lock(), place.to_owned())
     }
 
-    /// The process ends, and everything that it wrote is there.
+    /// The process ends, and everything that it wrote is there; what it did not flush may be lost
+    /// still, when the power goes.
     pub fn killed(&self, place: &str) -> CrashPoint {
         let point = self.point(place);
-        CrashPoint { device: self.sim.copy(), ..point }
+        CrashPoint { device: self.sim.clone(), ..point }
     }
 
-    /// As [`Disk::killed`], and one bit of a block is another.
+    /// The disk as it is, but for one bit of a block.
     pub fn damaged(&self, block: BlockAddr, dice: &mut Dice) -> CrashPoint {
         let (byte, bit) = (dice.roll(BLOCK_SIZE), dice.roll(8));
-        let point = self.killed(&format!("with bit {bit} of byte {byte} of block {block} damaged"));
+        let point = self.point(&format!("with bit {bit} of byte {byte} of block {block} damaged"));
+        let point = CrashPoint { device: self.sim.copy(), ..point };
         point.device.corrupt(block.offset_bytes() + byte as u64, 1 << bit);
         point
     }

@@ -39,7 +39,7 @@ pub struct Superblocks {
 impl Superblocks {
     /// As the medium has them.
     pub fn on(device: &dyn Device) -> Self {
-        let said = |slot, copy| {
+        let said = |slot: u64, copy: u64| {
             let mut bytes = vec![0; COPY_BYTES];
             device.read((2 * copy + slot) * MIB, &mut bytes).ok()?;
             Said::by(&bytes).map(|(said, _)| said)

@@ -288,7 +288,10 @@ impl World {
         };
         let one_in = if matches!(step, Step::Sync(_) | Step::Crash) { 2 } else { 6 };
         if self.dice.roll(one_in) == 0 || (ends && points.is_empty()) {
-            points.push(self.disk.point(AFTER));
+            points.push(match self.dice.roll(4) {
+                0 => self.disk.killed(AFTER),
+                _ => self.disk.point(AFTER),
+            });
         }
         ends.then(|| self.dice.roll(points.len()))
     }
@@ -370,7 +373,7 @@ impl World {
     fn go_on_from(&mut self, point: CrashPoint, allowed: &[&Expected]) {
         self.tell(format!("  (ends {})", point.place));
         self.summary.crashes += 1;
-        let device = point.device.copy();
+        let device = point.device.clone();
         let (index, found) = self.judged(&point, allowed);
         let mut expected = allowed[index].clone();
         expected.become_found(found);
