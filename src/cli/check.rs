@@ -78,6 +78,9 @@ fn text(c: &Checked) -> String {
         let owner = &tree.owner.owner;
         lines.push(format!("not covered: {owner} (key {ids} is not at hand): checksums only"));
     }
+    for tree in c.trees.iter().filter(|t| t.state == "letGo") {
+        lines.push(format!("not covered: {} (let go of before its end)", tree.owner.owner));
+    }
     lines.extend(covered(c));
     lines.extend(next_steps(&c.next_steps));
     let complete = if c.complete { "" } else { ", as far as it could be read" };

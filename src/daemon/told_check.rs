@@ -64,6 +64,7 @@ fn tree(tree: &TreeCoverage) -> CheckedTree {
         TreeState::Walked => ("walked", Vec::new()),
         TreeState::Empty => ("empty", Vec::new()),
         TreeState::Damaged => ("damaged", Vec::new()),
+        TreeState::LetGo => ("letGo", Vec::new()),
         TreeState::Locked(ids) => ("locked", ids.iter().map(ToString::to_string).collect()),
     };
     CheckedTree {

@@ -73,6 +73,18 @@ struct Throttle<'a> {
     rate_bytes: Option<u64>,
     began: Duration,
     progress: &'a (dyn Fn(u64, u64) + Sync),
+    pool: &'a Pool,
+    /// Nothing that was freed since is given out again while the tree at hand is read.
+    keeps: AtomicBool,
+    let_go: AtomicBool,
+}
+
+impl Throttle<'_> {
+    /// Around the reading of a tree that keeps what is freed meanwhile.
+    fn keeping(&self, keeps: bool) {
+        self.let_go.store(false, Ordering::Relaxed);
+        self.keeps.store(keeps, Ordering::Relaxed);
+    }
 }
 
 impl Pace for Throttle<'_> {
@@ -92,6 +104,15 @@ impl Pace for Throttle<'_> {
                 None => return true,
             }
         }
+    }
+
+    /// Writers come first: once more waits to be used again than is free, the tree is let go of.
+    fn lets_go(&self) -> bool {
+        if self.keeps.load(Ordering::Relaxed) && !self.let_go.load(Ordering::Relaxed) {
+            let space = self.pool.space();
+            self.let_go.store(space.pending_free > space.free, Ordering::Relaxed);
+        }
+        self.let_go.load(Ordering::Relaxed)
     }
 }
 
@@ -125,8 +146,16 @@ impl Service {
         let used = if all { self.pool().space().used } else { 0 };
         state.done_bytes.store(0, Ordering::Relaxed);
         state.total_bytes.store((referenced + used) * BLOCK_SIZE_U64, Ordering::Relaxed);
-        let throttle = Throttle { state, rate_bytes, began: clock::monotonic(), progress };
         let pool: Arc<Pool> = Arc::clone(self.pool());
+        let throttle = Throttle {
+            state,
+            rate_bytes,
+            began: clock::monotonic(),
+            progress,
+            pool: &pool,
+            keeps: AtomicBool::new(false),
+            let_go: AtomicBool::new(false),
+        };
         let mut scrub = Scrub::begin(&pool, &throttle);
         let mut goes_on = true;
         if all {
@@ -134,7 +163,9 @@ impl Service {
         }
         let mut locked = Vec::new();
         for subject in &subjects {
+            throttle.keeping(matches!(subject, Subject::Head(_)));
             goes_on = goes_on && self.scrub_tree(&mut scrub, subject, &mut locked);
+            throttle.keeping(false);
         }
         // Of what is locked, checksums are all that can be compared.
         if goes_on && !locked.is_empty() && !all {

@@ -81,6 +81,12 @@ impl Report {
             "look at the medium: its own error log (SMART), cables, memory; what rots once rots \
              again",
         );
+        let let_go = self.coverage.trees.iter().any(|t| t.state == TreeState::LetGo);
+        add(
+            let_go,
+            "the pool has little room: clusters that were let go of were not read to their end; take a \
+             snapshot and scrub that, or make room",
+        );
         let locked = self.coverage.trees.iter().any(|t| matches!(t.state, TreeState::Locked(_)));
         add(
             locked && !self.is_clean(),

@@ -14,6 +14,8 @@ pub enum TreeState {
     Locked(Vec<EncryptionKeyId>),
     /// It could be read in part or not at all; findings say why.
     Damaged,
+    /// It was let go of before all was read: what it kept from being used again was needed.
+    LetGo,
 }
 
 /// One tree.

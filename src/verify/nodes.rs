@@ -25,7 +25,7 @@ pub(in crate::verify) fn walk(
 ) -> bool {
     let mut complete = true;
     tree.walk(nodes, &mut |step| {
-        if !pace.read(nodes.node_bytes() as u64) {
+        if !pace.read(nodes.node_bytes() as u64) || pace.lets_go() {
             complete = false;
             return ControlFlow::Break(());
         }

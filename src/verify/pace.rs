@@ -4,6 +4,11 @@
 pub trait Pace {
     /// So many bytes were read. Whether to go on.
     fn read(&self, bytes: u64) -> bool;
+
+    /// Whether the tree that is being read is to be let go of, though the work goes on.
+    fn lets_go(&self) -> bool {
+        false
+    }
 }
 
 /// As fast as it goes, to the end.

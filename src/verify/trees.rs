@@ -213,7 +213,11 @@ impl Walk<'_> {
             let what = owner.to_string();
             report.add(Severity::Waste, Defect::Count { what, stated, counted: blocks });
         }
-        let state = if complete { TreeState::Walked } else { TreeState::Damaged };
+        let state = match complete {
+            _ if self.pace.lets_go() => TreeState::LetGo,
+            true => TreeState::Walked,
+            false => TreeState::Damaged,
+        };
         TreeCoverage { owner: owner.clone(), state, nodes: count, items, blocks }
     }
 
@@ -257,7 +261,7 @@ fn data(view: &View, leaf: &Node, owners: &Owners, pace: &dyn Pace, report: &mut
         if owners.unreached_of(run) == 0 {
             continue;
         }
-        if !pace.read(run.bytes() as u64) {
+        if !pace.read(run.bytes() as u64) || pace.lets_go() {
             return;
         }
         let mut from = Reader::new(extent.refs);

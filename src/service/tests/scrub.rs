@@ -145,3 +145,37 @@ fn it_keeps_to_its_rate_tells_how_far_it_is_and_runs_alone() {
     assert!(told.load(Ordering::Relaxed) >= 4 && took >= 0.25, "{told:?} MiB in {took} s");
     assert!(world.service.scrub(&ScrubWhat::All, Some(0), &|_, _| {}).is_err());
 }
+
+#[test]
+fn a_cluster_is_let_go_of_once_what_it_keeps_is_needed() {
+    let world = World::new();
+    world.create("db", None);
+    world.mount("db");
+    let (checkpoint, pool) = (crate::pool::CutPlan::default, world.service.pool());
+    let bytes = vec![7; 8 << 20];
+    let old = pool.space().free * BLOCK_SIZE_U64 / 2 / bytes.len() as u64;
+    for n in 0..old {
+        world.write("/mnt/db", &format!("old{n}"), &bytes);
+    }
+    world.snap("db");
+    pool.checkpoint(checkpoint()).unwrap();
+    let written = AtomicU64::new(0);
+    // While it is being read, the same again is written over it, and again.
+    let progress = |_, _| {
+        let n = written.fetch_add(1, Ordering::Relaxed);
+        if n < old + 2 {
+            world.write("/mnt/db", "new", &bytes);
+            pool.checkpoint(checkpoint()).unwrap();
+        }
+    };
+    let report = world.service.scrub(&ScrubWhat::Cluster(name("db")), None, &progress).unwrap();
+    assert!(report.is_clean(), "{:#?}", report.findings);
+    let states: Vec<_> = report.coverage.trees.iter().map(|t| t.state.clone()).collect();
+    assert!(states.contains(&TreeState::LetGo), "{states:?}");
+    assert_eq!(states.last(), Some(&TreeState::Walked), "its snapshot is read all the same");
+    assert!(!report.coverage.is_complete());
+    assert!(report.next_steps().iter().any(|step| step.contains("little room")));
+    pool.checkpoint(checkpoint()).unwrap();
+    pool.checkpoint(checkpoint()).unwrap();
+    assert!(pool.space().pending_free < pool.space().free, "{:?}", pool.space());
+}
