@@ -339,7 +339,9 @@ impl Dirent {
         let ino = InodeNo(r.u64()?);
         let kind = FileKind::from_dirent_type(r.u8()?).ok_or(DecodeError::Field("entry type"))?;
         let name = r.bytes(r.remaining())?;
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(&b'/') {
+        let dots = name == b"." || name == b"..";
+        let cut = name.contains(&b'/') || name.contains(&0);
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || dots || cut {
             return Err(DecodeError::Field("entry name"));
         }
         Ok(Self { ino, kind, name: name.to_vec() })
