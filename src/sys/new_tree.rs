@@ -185,6 +185,18 @@ impl NewDirectory {
         Ok(linkat(&from.fd, checked(old)?, &self.fd, checked(name)?, AtFlags::empty())?)
     }
 
+    /// Makes everything durable that was written to the filesystem that it lies on.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn sync(&self) -> io::Result<()> {
+        // SAFETY: the descriptor is open for as long as `self` is.
+        match unsafe { libc::syncfs(self.fd.as_raw_fd()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     /// Takes away a file that was made.
     ///
     /// # Errors
