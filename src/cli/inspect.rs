@@ -12,8 +12,8 @@ use crate::cli::passphrase;
 use crate::cli::words::Target;
 use crate::control::Problem;
 use crate::keys::ConfigDir;
-use crate::service::{AskPassphrase, ServiceError};
 use crate::service::inspect::{Inspection, Look};
+use crate::service::{AskPassphrase, ServiceError};
 use crate::verify::RolledBack;
 
 /// Opens the pool for looking.

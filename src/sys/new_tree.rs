@@ -16,9 +16,7 @@ use nix::sys::stat::{
     mknodat, utimensat,
 };
 use nix::sys::time::TimeSpec;
-use nix::unistd::{
-    Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat,
-};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
 /// Longest name of a file.
 const NAME_BYTES_MAX: usize = 255;
@@ -103,8 +101,7 @@ impl NewDirectory {
     /// # Errors
     /// The system's; that of a name that is a link, too.
     pub fn enter(&self, name: &[u8]) -> io::Result<Self> {
-        let flags =
-            OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&self.fd, checked(name)?, flags, Mode::empty())?;
         Ok(Self { fd })
     }
@@ -147,11 +144,8 @@ impl NewDirectory {
     /// # Errors
     /// `AlreadyExists`, or the system's.
     pub fn create(&self, name: &[u8]) -> io::Result<File> {
-        let flags = OFlag::O_WRONLY
-            | OFlag::O_CREAT
-            | OFlag::O_EXCL
-            | OFlag::O_NOFOLLOW
-            | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&self.fd, checked(name)?, flags, Mode::S_IRUSR | Mode::S_IWUSR)?;
         Ok(File::from(fd))
     }
@@ -171,7 +165,8 @@ impl NewDirectory {
     /// `AlreadyExists`, or the system's: device nodes are for root.
     pub fn special(&self, name: &[u8], mode: u32, device: u32) -> io::Result<()> {
         let kind = SFlag::from_bits_truncate(mode & libc::S_IFMT);
-        let (major, minor) = ((device & 0xf_ff00) >> 8, (device & 0xff) | (device >> 12 & 0xf_ff00));
+        let (major, minor) =
+            ((device & 0xf_ff00) >> 8, (device & 0xff) | (device >> 12 & 0xf_ff00));
         let device = nix::sys::stat::makedev(u64::from(major), u64::from(minor));
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
         Ok(mknodat(&self.fd, checked(name)?, kind, mode, device)?)
@@ -226,8 +221,7 @@ impl NewDirectory {
         if !is_link {
             let mode = mode_of(attributes, unkept.owner);
             // What was made here a moment ago is no link.
-            unkept.mode =
-                fchmodat(&self.fd, name, mode, FchmodatFlags::FollowSymlink).is_err();
+            unkept.mode = fchmodat(&self.fd, name, mode, FchmodatFlags::FollowSymlink).is_err();
         }
         let (accessed, modified) = times_of(attributes);
         let flags = UtimensatFlags::NoFollowSymlink;
@@ -406,7 +400,10 @@ mod tests {
         file.write_all(b"x").unwrap();
         assert_eq!(set(&file, &attributes(0o4751)), Unkept::default());
         let meta = fs::metadata(place.join("f")).unwrap();
-        assert_eq!((meta.mode() & 0o7777, meta.mtime(), meta.mtime_nsec()), (0o4751, 1_000_000_000, 7));
+        assert_eq!(
+            (meta.mode() & 0o7777, meta.mtime(), meta.mtime_nsec()),
+            (0o4751, 1_000_000_000, 7)
+        );
         assert_eq!(mode_of(&attributes(0o6755), true).bits(), 0o755);
     }
 }

@@ -96,7 +96,9 @@ impl<'a> Copier<'a> {
         self.say_gaps();
         let base = format!("{place}/{name}");
         match parent.make(name.as_bytes()) {
-            Ok(directory) => self.subtree(directory, ROOT_INODE, b"/".to_vec(), Base(base.as_bytes())),
+            Ok(directory) => {
+                self.subtree(directory, ROOT_INODE, b"/".to_vec(), Base(base.as_bytes()))
+            }
             Err(error) => return self.cannot_write(b"/", ROOT_INODE, &error),
         }
         let found = format!("{name}{FOUND_SUFFIX}");

@@ -8,9 +8,7 @@ use crate::base::InodeNo;
 use crate::tree::Key;
 use crate::verify::salvage::source::{Gap, Met, Source};
 use crate::volume::FileKind;
-use crate::volume::items::{
-    InodeItem, ROOT_INODE, VOLUME_KEY, VOLUME_VERSION, inode_key, kind,
-};
+use crate::volume::items::{InodeItem, ROOT_INODE, VOLUME_KEY, VOLUME_VERSION, inode_key, kind};
 
 /// What is known of an inode.
 #[derive(Clone, Copy, Debug)]
@@ -133,9 +131,11 @@ impl Inodes {
     pub fn lost_directories(&self, all: bool) -> Vec<InodeNo> {
         let lost = |inode: &&Inode| inode.is_worth_finding() && inode.is_directory();
         let is_lost = |number| self.get(InodeNo(number)).filter(lost).is_some();
-        let tops = self.all.iter().filter(lost).filter(|inode| {
-            all || inode.parent == inode.number.0 || !is_lost(inode.parent)
-        });
+        let tops = self
+            .all
+            .iter()
+            .filter(lost)
+            .filter(|inode| all || inode.parent == inode.number.0 || !is_lost(inode.parent));
         tops.map(|inode| inode.number).collect()
     }
 

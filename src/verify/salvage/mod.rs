@@ -83,8 +83,7 @@ impl Survey {
     ) -> Report {
         let mut report = Report { states: Vec::new(), ..Report::default() };
         self.describe(&mut report);
-        let mut places =
-            destination.map(|top| Places { top, clusters: None, snapshots: None });
+        let mut places = destination.map(|top| Places { top, clusters: None, snapshots: None });
         let all = wanted.clusters.is_empty() && wanted.snapshots.is_empty();
         let named = |name: &ClusterName| all || wanted.clusters.contains(name);
         for (index, head) in self.heads.iter().enumerate().filter(|(_, h)| named(&h.cluster_name)) {
@@ -178,7 +177,11 @@ impl Survey {
     ) -> Fate {
         let Some(first) = ways.first() else { return Fate::Unreadable };
         let mut copied = begun(first);
-        if report.results.iter().any(|done| done.owner == copied.owner && done.snapshot_id.is_some()) {
+        if report
+            .results
+            .iter()
+            .any(|done| done.owner == copied.owner && done.snapshot_id.is_some())
+        {
             return Fate::Copied;
         }
         let mut why = String::new();

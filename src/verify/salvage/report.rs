@@ -197,11 +197,14 @@ impl Report {
     /// Writes the report beside what was copied, and makes all of it durable.
     pub fn store(&mut self, destination: &NewDirectory) {
         let text = serde_json::to_string_pretty(self).unwrap_or_default();
-        let written = destination
-            .create(REPORT_NAME.as_bytes())
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n")));
+        let written = destination.create(REPORT_NAME.as_bytes()).and_then(|mut file| {
+            file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n"))
+        });
         if let Err(error) = written {
-            self.cannot_write(&Of { owner: REPORT_NAME, path: None, inode: None }, error.to_string());
+            self.cannot_write(
+                &Of { owner: REPORT_NAME, path: None, inode: None },
+                error.to_string(),
+            );
         }
         if let Err(error) = destination.sync() {
             let of = Of { owner: "the copy", path: None, inode: None };
