@@ -284,23 +284,6 @@ fn set_xattr(fd: &OwnedFd, name: &[u8], value: &[u8]) -> bool {
     let Some(name) = c_string(name) else { return false };
     // SAFETY: the name ends in a zero, the value's length is its own, and both outlive the call.
     let done = unsafe {
-        libc::fsetxattr(
-            fd.as_raw_fd(),
-            name.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            libc::XATTR_CREATE,
-        )
-    };
-    done == 0
-        // A directory's ACL, which it may have from its parent.
-        || std::io::Error::last_os_error().raw_os_error() == Some(libc::EEXIST)
-            && replace_xattr(fd, &name, value)
-}
-
-fn replace_xattr(fd: &OwnedFd, name: &std::ffi::CStr, value: &[u8]) -> bool {
-    // SAFETY: as in `set_xattr`.
-    let done = unsafe {
         libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
     };
     done == 0

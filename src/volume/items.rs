@@ -445,6 +445,21 @@ mod tests {
     }
 
     #[test]
+    fn entries_have_names_that_a_directory_can_hold() {
+        let entry = |name: &[u8]| {
+            let name = name.to_vec();
+            Dirent { ino: InodeNo(17), kind: FileKind::File, name }.encode()
+        };
+        let long = [b'x'; NAME_BYTES_MAX + 1];
+        for good in [&b"a"[..], b"...", b"..a", b"\xff\n", &long[1..]] {
+            assert_eq!(Dirent::decode(&entry(good)).unwrap().name, good);
+        }
+        for bad in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0", &long] {
+            assert!(Dirent::decode(&entry(bad)).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn extents_slice_by_block() {
         let refs: Vec<u8> = (0..4 * REF_BYTES).map(|i| (i / REF_BYTES) as u8).collect();
         let extent = ExtentItem { addr: BlockAddr(100), birth: Generation(5), refs: &refs };
