@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -369,6 +369,10 @@ fn names_and_numbers_that_nobody_writes_lead_nowhere_outside() {
     let there = names("d/clusters/db");
     assert!(there.iter().all(|name| ["a", "b", "dir"].contains(&name.as_str())), "{there:?}");
     assert_eq!(names("d/clusters/db/dir"), ["inner"]);
+    let mut head = vec![0; 40 * BLOCK_SIZE];
+    let long = fs::File::open(place.path().join("d/clusters/db/a")).unwrap();
+    long.read_exact_at(&mut head, 0).unwrap();
+    assert!(head == vec![1; 40 * BLOCK_SIZE]);
     assert!(!Path::new("/tmp/escape").exists());
     assert!(report.lost.iter().any(|loss| loss.what.contains("circle")), "{:#?}", report.lost);
     assert!(report.lost.iter().any(|loss| loss.what.contains("is none")), "{:#?}", report.lost);
@@ -432,8 +436,7 @@ fn wrong(found: &Tree, wanted: &Tree, report: &Report, owner: &str) -> Option<St
     for (path, seen) in wanted {
         let same = match (found.get(path), seen) {
             (Some(Seen::File { file, .. }), Seen::File { file: wanted, .. }) => {
-                let of_file =
-                    losses.iter().filter(|l| l.path.as_deref() == Some(&format!("/{path}")));
+                let of_file = losses.iter().filter(|l| l.path == Some(format!("/{path}")));
                 let ranges: Vec<_> = of_file.filter_map(|l| Some((l.offset?, l.length?))).collect();
                 let cut = file.data.len() != wanted.data.len();
                 let differs = file.data.iter().zip(wanted.data.iter()).zip(0..).find(

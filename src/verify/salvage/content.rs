@@ -24,6 +24,8 @@ pub(super) struct Content {
     pub lost: Vec<(u64, Option<u64>)>,
     /// Blocks that the inode states beyond those that were found, where none is known to be lost.
     pub unaccounted: u64,
+    /// The destination takes no file of that length: what is missing at its end is a hole.
+    pub cut: bool,
     /// More blocks than a pool can hold: what is behind them was left out.
     pub too_many: bool,
 }
@@ -158,7 +160,12 @@ impl Reading<'_> {
         }
         self.content.lost.sort_unstable();
         if let Some(size) = self.size {
-            self.file.set_len(size)?;
+            match self.file.set_len(size) {
+                Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                    self.content.cut = true;
+                }
+                done => done?,
+            }
         }
         Ok(self.content)
     }

@@ -384,6 +384,10 @@ impl<'a> Copier<'a> {
             let what = format!("{} blocks of it are nowhere to be found", content.unaccounted);
             self.report.lose(&of, what);
         }
+        if content.cut {
+            let why = "the destination takes no file so long: the hole at its end is missing";
+            self.report.cannot_write(&of, why);
+        }
         if content.too_many {
             self.report.lose(&of, "its tree has more blocks than the pool: the rest is left out");
         }
