@@ -41,7 +41,7 @@ filled() {
     chmod 4755 "$work/m/su"
     chown -h 1000:1001 "$work/m/base/deep" "$work/m/link"
     chmod 3711 "$work/m/base/deep"
-    setfattr -n user.note -v "$(printf %5000s x)" "$work/m/base/table"
+    setfattr -n user.note -v "$(printf %3500s x)" "$work/m/base/table"
     touch -h -d '2001-02-03 04:05:06.789' "$work/m/link"
     [ "$(id -u)" -ne 0 ] || mknod "$work/m/null" c 1 3
     touch -d '1999-01-01 00:00:01.5' "$work/m/old" "$work/m"
@@ -76,6 +76,7 @@ filled() {
 @test "a pool whose space ring is overwritten after a crash is copied whole, with what was acknowledged" {
     filled
     sync -f "$work/m"
+    sync "$work/l/file"
     echo acknowledged > "$work/m/late"
     sync "$work/m/late"
     kill_daemon
