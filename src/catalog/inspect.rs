@@ -12,8 +12,8 @@ use crate::catalog::segments::{Line, Segment};
 use crate::catalog::state::{CLUSTER, SNAPSHOT, State};
 use crate::catalog::table_items::{Meta, decode_line, decode_segment};
 use crate::catalog::{cells, keys, records};
-use crate::pool::{CatalogView, PoolError};
-use crate::tree::Key;
+use crate::pool::CatalogView;
+use crate::tree::{Key, Part};
 
 /// One item, or record of several items.
 pub enum Item {
@@ -60,17 +60,13 @@ pub struct BadItem {
 }
 
 /// Hands every item of the catalog to `visit`, but for the pool's own. An item that cannot be
-/// decoded is handed over as such, and the visit goes on.
-///
-/// # Errors
-/// The tree's: what follows a node that cannot be read is not visited.
-pub fn visit_items(
-    view: CatalogView,
-    visit: &mut dyn FnMut(Result<Item, BadItem>),
-) -> Result<(), PoolError> {
+/// decoded is handed over as such, and the visit goes on; so it does behind a node that cannot be
+/// read. Whether every node could be.
+pub fn visit_items(view: CatalogView, visit: &mut dyn FnMut(Result<Item, BadItem>)) -> bool {
     let items = ViewItems(view);
     let mut long = Vec::new();
-    items.0.range(Key::MIN, Key::MAX, &mut |key, value| {
+    let mut whole = items.0.range_with_gaps(Key::MIN, Key::MAX, &mut |part| {
+        let Part::Item(key, value) = part else { return ControlFlow::Continue(()) };
         if key.kind < crate::pool::CATALOG_KINDS {
             return ControlFlow::Continue(());
         }
@@ -83,16 +79,17 @@ pub fn visit_items(
             Err(error) => visit(Err(BadItem { key, error })),
         }
         ControlFlow::Continue(())
-    })?;
+    });
     for key in long {
         match record(&items, key) {
             Ok(item) => visit(Ok(item)),
             Err(CatalogError::Item { source, .. }) => visit(Err(BadItem { key, error: source })),
-            Err(CatalogError::Pool(error)) => return Err(error),
+            // Of a record in several items, one stands in a node that cannot be read.
+            Err(CatalogError::Pool(_)) => whole = false,
             Err(_) => visit(Err(BadItem { key, error: DecodeError::Field("record") })),
         }
     }
-    Ok(())
+    whole
 }
 
 fn decode(place: keys::Place, key: Key, value: &[u8]) -> Result<Item, DecodeError> {

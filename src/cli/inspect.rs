@@ -1,5 +1,7 @@
 //! `debug`: a pool looked at without a daemon.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::base::ProblemCode;
@@ -9,19 +11,28 @@ use crate::cli::offline::{config_dir, problem};
 use crate::cli::passphrase;
 use crate::cli::words::Target;
 use crate::control::Problem;
+use crate::keys::ConfigDir;
 use crate::service::inspect::{Inspection, Look};
+use crate::service::{AskPassphrase, ServiceError};
 use crate::verify::RolledBack;
 
 /// Opens the pool for looking.
 pub(in crate::cli) fn open(context: &Context) -> Result<Inspection, Problem> {
+    opened(context, Inspection::open)
+}
+
+/// Opens the pool by `open`, without a daemon.
+pub(in crate::cli) fn opened<T>(
+    context: &Context,
+    open: impl Fn(&ConfigDir, &Path, AskPassphrase<'_>) -> Result<T, ServiceError>,
+) -> Result<T, Problem> {
     let file = context.globals.passphrase_file.clone();
     let mut refused = None;
     let mut ask = || {
         let asked = passphrase::existing(file.as_deref());
         asked.map_err(|problem| refused = Some(problem)).ok()
     };
-    let opened = Inspection::open(&config_dir()?, &context.places.pool, &mut ask);
-    opened.map_err(|error| {
+    open(&config_dir()?, &context.places.pool, &mut ask).map_err(|error| {
         let busy = error.code == ProblemCode::PoolBusy;
         let told = refused.unwrap_or_else(|| problem(error));
         if busy {

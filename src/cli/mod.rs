@@ -22,6 +22,7 @@ mod passphrase;
 mod pools;
 mod progress;
 mod restore;
+mod salvage;
 mod snapshots;
 mod start;
 mod words;
@@ -129,6 +130,7 @@ fn dispatch(line: CommandLine) -> Outcome {
         Command::Key(command) => keys::run(&context, command),
         Command::Check => check::check(&context),
         Command::Scrub(s) => check::scrub(&context, s.what.as_ref(), s.rate),
+        Command::Salvage(request) => salvage::salvage(&context, request),
         Command::Debug(command) => inspect::debug(&context, &command),
         Command::Completions { shell } => generate::completions(&context, shell),
         Command::Man { dir } => generate::man(&context, &dir),

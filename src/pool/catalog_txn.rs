@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::{ClusterId, Generation, SegmentId};
 use crate::block::{Book, ReadGuard, Run, Space, SpaceEntry};
 use crate::pool::{PoolError, items};
-use crate::tree::{Key, NodeKills, Nodes, Tree};
+use crate::tree::{Key, NodeKills, Nodes, Part, Tree};
 
 /// The catalog at a checkpoint: changed by the keeper and by the checkpoint's edit.
 pub struct CatalogTxn<'a> {
@@ -225,6 +225,16 @@ impl CatalogView {
         visit: &mut dyn FnMut(Key, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), PoolError> {
         Ok(self.tree.range(&self.nodes, from, to, visit)?)
+    }
+
+    /// As [`CatalogView::range`], going on behind what cannot be read. Whether all was read.
+    pub fn range_with_gaps(
+        &self,
+        from: Key,
+        to: Key,
+        visit: &mut dyn FnMut(Part<'_>) -> ControlFlow<()>,
+    ) -> bool {
+        self.tree.range_with_gaps(&self.nodes, from, to, visit)
     }
 
     /// The last item at or before `key`.

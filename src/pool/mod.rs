@@ -47,10 +47,12 @@ pub use due::DueReason;
 pub use error::PoolError;
 use handle::Serial;
 pub use handle::{Pool, PoolState};
-pub use head::{Buffers, CutRunner, DataRun, Drain, Head, OpenHead, Reservation, Txn, View};
+pub use head::{
+    Buffers, CutRunner, DataRun, Drain, Head, LogRemains, OpenHead, Reservation, Txn, View,
+};
 pub use inspect::{PayloadFacts, RingRecord};
 pub use items::CATALOG_KINDS;
-pub use open::{OpenOptions, Sealed, probe};
+pub use open::{OpenOptions, Sealed, probe, probe_remains};
 pub use participant::{CutReport, HeadCut, Keeper, Kill, SealedRootBytes};
 pub use shred::ShredScope;
 

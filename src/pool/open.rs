@@ -78,6 +78,16 @@ pub fn probe(device: &Arc<dyn Device>) -> Result<Sealed, PoolError> {
     Ok(Sealed { device: device.clone(), slots })
 }
 
+/// Looks for what is left of a pool, for [`Sealed::states`]: copies of the superblock that cannot be
+/// used, and a device that ends too early, hide nothing that can be read.
+///
+/// # Errors
+/// As [`probe`], where no copy is left.
+pub fn probe_remains(device: &Arc<dyn Device>) -> Result<Sealed, PoolError> {
+    let slots = Slots::read_remains(&**device)?;
+    Ok(Sealed { device: device.clone(), slots })
+}
+
 impl Sealed {
     /// The pool's identity.
     #[must_use]
@@ -105,6 +115,24 @@ impl Sealed {
         self.slots.damaged()
     }
 
+    /// Opens every state that a superblock still leads to, the newest first, for reading only. Nothing
+    /// but the superblock is read yet: no damage behind it keeps a state from opening.
+    ///
+    /// # Errors
+    /// [`PoolError::WrongKey`], [`PoolError::SuperblockLost`]
+    pub fn states(self, key: EngineKey, cache_bytes: usize) -> Result<Vec<Arc<Pool>>, PoolError> {
+        let slot_key = slot_key(&key, None);
+        let options = OpenOptions { read_only: true, cache_bytes, ..OpenOptions::default() };
+        let mut states = Vec::new();
+        for chosen in self.slots.choose_each(&slot_key)? {
+            let (device, key) = (self.device.clone(), slot_key.dup());
+            let pool = Opening::read(device, chosen, key, &options, Books::LeftAlone)?.into_pool();
+            pool.core.close();
+            states.push(pool);
+        }
+        Ok(states)
+    }
+
     /// Opens the pool.
     ///
     /// # Errors
@@ -121,7 +149,7 @@ impl Sealed {
         if !read_only {
             repair(&*self.device, &chosen, &slot_key)?;
         }
-        let mut opening = Opening::read(self.device, chosen, slot_key, &options)?;
+        let mut opening = Opening::read(self.device, chosen, slot_key, &options, Books::Needed)?;
         opening.check_later_state(&options)?;
         // The logs were written under the incarnation that the superblock states.
         let logs_incarnation = opening.serial.clear.incarnation;
@@ -139,6 +167,15 @@ impl Sealed {
         }
         Ok(pool)
     }
+}
+
+/// What says which space is in use: the catalog's items of regions, and the space ring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Books {
+    /// They are read.
+    Needed,
+    /// Trees are read without them.
+    LeftAlone,
 }
 
 /// One good copy repairs the other of its slot.
@@ -173,13 +210,16 @@ impl Opening {
         chosen: Chosen,
         slot_key: SlotKey,
         options: &OpenOptions,
+        books: Books,
     ) -> Result<Self, PoolError> {
         let Chosen { clear, payload, .. } = chosen;
         let durable = clear.generation;
         let readers = Readers::new(Generation(durable.get() + OPEN_SKIP));
         let root = payload.catalog_root.clone();
         let catalog = root.map_or_else(Tree::empty, Tree::open);
-        let region_items = {
+        let region_items = if books == Books::LeftAlone {
+            Vec::new()
+        } else {
             // Only to read the catalog, which says what regions there are.
             let space = Arc::new(Space::new(
                 device.clone(),
@@ -196,12 +236,14 @@ impl Opening {
         let space = Space::new(device.clone(), geometry, readers.clone(), durable, region_items);
         let space = Arc::new(space);
         let mut ring = Ring::new(clear.pool_id, &geometry, payload.ring.clone());
-        match ring.replay(&*device, &space) {
-            // Trees and data are read without it; who looks reads the ring again and says so.
-            Err(error @ PoolError::Corrupt { .. }) if options.read_only => {
-                log::warn!("{error}: which blocks are in use is not known");
+        if books == Books::Needed {
+            match ring.replay(&*device, &space) {
+                // Trees and data are read without it; who looks reads the ring again and says so.
+                Err(error @ PoolError::Corrupt { .. }) if options.read_only => {
+                    log::warn!("{error}: which blocks are in use is not known");
+                }
+                replayed => replayed?,
             }
-            replayed => replayed?,
         }
         let node_bytes = clear.node_bytes as usize;
         let node_store = Arc::new(PoolNodes::new(device.clone(), space.clone(), node_bytes));

@@ -12,7 +12,7 @@ use crate::pool::open::OpenOptions;
 use crate::pool::{CutPlan, Pool, PoolError, items};
 
 /// Records that no log has: a log whose flushed records are missing is opened by nobody.
-const UNREADABLE: u64 = u64::MAX;
+pub(in crate::pool) const UNREADABLE: u64 = u64::MAX;
 
 /// What becomes of a cluster's log item.
 enum Decision {

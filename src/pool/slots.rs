@@ -2,7 +2,7 @@
 //! next (engine.md, rule 16).
 
 use crate::crypto::{OpenError, SlotKey};
-use crate::device::Device;
+use crate::device::{Device, DeviceError};
 use crate::pool::ring;
 use crate::pool::superblock::{
     COPIES, COPY_BYTES, Clear, Copy, Payload, SLOTS, Unreadable, copy_offset, encode,
@@ -24,15 +24,23 @@ pub(in crate::pool) struct Chosen {
     pub bad_copies: Vec<u8>,
 }
 
-impl Slots {
-    /// Reads every copy, after a flush: what was written and never flushed is not believed. A copy
-    /// that the device does not hand out is as good as a damaged one, but where the other one of its
-    /// slot is not there either, nobody knows whether a later state stands in it.
-    pub fn read(device: &dyn Device) -> Result<Self, PoolError> {
-        device.flush()?;
-        let (mut copies, mut damaged, mut too_new) = (Vec::new(), Vec::new(), None);
+/// What stands where superblock copies belong.
+struct Gathered {
+    copies: Vec<Copy>,
+    damaged: Vec<(u8, u8)>,
+    /// What this version does not know of a copy that a later one wrote.
+    too_new: Option<String>,
+    /// Why the device hands out no copy of a slot; with a damaged one beside it, nobody knows what
+    /// stands there.
+    unread: Option<DeviceError>,
+}
+
+impl Gathered {
+    fn of(device: &dyn Device) -> Result<Self, PoolError> {
+        let mut found =
+            Self { copies: Vec::new(), damaged: Vec::new(), too_new: None, unread: None };
         for index in 0..SLOTS {
-            let (mut unread, before) = (None, copies.len());
+            let (mut unread, before) = (None, found.copies.len());
             for copy in 0..COPIES {
                 let mut buf = AlignedBuf::new(COPY_BYTES);
                 let offset = copy_offset(index, copy);
@@ -41,25 +49,61 @@ impl Slots {
                 }
                 if let Err(error) = device.read(offset, &mut buf) {
                     unread = Some(error);
-                    damaged.push((index, copy));
+                    found.damaged.push((index, copy));
                     continue;
                 }
                 match Copy::decode(&buf) {
-                    Ok(found) if (found.clear.index, found.clear.copy) == (index, copy) => {
-                        copies.push(found);
+                    Ok(good) if (good.clear.index, good.clear.copy) == (index, copy) => {
+                        found.copies.push(good);
                     }
-                    Ok(_) | Err(Unreadable::Damaged) => damaged.push((index, copy)),
+                    Ok(_) | Err(Unreadable::Damaged) => found.damaged.push((index, copy)),
                     Err(Unreadable::Nothing) => {}
-                    Err(Unreadable::TooNew(what)) => too_new = Some(what),
+                    Err(Unreadable::TooNew(what)) => found.too_new = Some(what),
                 }
             }
-            if let Some(error) = unread.filter(|_| copies.len() == before && too_new.is_none()) {
-                return Err(error.into());
+            if found.copies.len() == before {
+                found.unread = found.unread.or(unread);
             }
         }
-        if let Some(what) = too_new {
+        Ok(found)
+    }
+}
+
+impl Slots {
+    /// Reads every copy, after a flush: what was written and never flushed is not believed. A copy
+    /// that the device does not hand out is as good as a damaged one, but where the other one of its
+    /// slot is not there either, nobody knows whether a later state stands in it.
+    pub fn read(device: &dyn Device) -> Result<Self, PoolError> {
+        device.flush()?;
+        let gathered = Gathered::of(device)?;
+        if let Some(what) = gathered.too_new {
             return Err(PoolError::TooNew { what });
         }
+        if let Some(error) = gathered.unread {
+            return Err(error.into());
+        }
+        Self::of(gathered.copies, gathered.damaged, device)
+    }
+
+    /// As [`Slots::read`], for who takes what is left and writes nothing: a slot that cannot be read
+    /// and a copy of another version hide none that can be used.
+    pub fn read_remains(device: &dyn Device) -> Result<Self, PoolError> {
+        if let Err(error) = device.flush() {
+            log::warn!("the device cannot be flushed: {error}");
+        }
+        let gathered = Gathered::of(device)?;
+        match (gathered.copies.is_empty(), gathered.too_new, gathered.unread) {
+            (true, Some(what), _) => Err(PoolError::TooNew { what }),
+            (true, None, Some(error)) => Err(error.into()),
+            _ => Self::of(gathered.copies, gathered.damaged, device),
+        }
+    }
+
+    fn of(
+        mut copies: Vec<Copy>,
+        damaged: Vec<(u8, u8)>,
+        device: &dyn Device,
+    ) -> Result<Self, PoolError> {
         if copies.is_empty() {
             let was_a_pool = !damaged.is_empty() || ring::has_records(device)?;
             let lost = if was_a_pool { PoolError::SuperblockLost } else { PoolError::NotAPool };
@@ -99,6 +143,21 @@ impl Slots {
             return Err(PoolError::WrongKey);
         }
         Err(PoolError::SuperblockLost)
+    }
+
+    /// The state of each slot that opens, the newest first.
+    pub fn choose_each(&self, key: &SlotKey) -> Result<Vec<Chosen>, PoolError> {
+        let mut chosen = vec![self.choose(key)?];
+        let newest = chosen[0].clear.sequence;
+        let older = self.copies.iter().filter(|copy| copy.clear.sequence < newest);
+        for copy in older {
+            if let Ok(payload) = copy.open(key) {
+                let bad_copies = Vec::new();
+                chosen.push(Chosen { clear: copy.clear.clone(), payload, bad_copies });
+                break;
+            }
+        }
+        Ok(chosen)
     }
 
     fn is_good(&self, like: &Copy, number: u8, key: &SlotKey) -> bool {

@@ -12,6 +12,9 @@ use crate::volume::VolumeError;
 /// What to do where the pool is full.
 pub const POOL_FULL: &str =
     "delete files, or: strongroom snapshot delete ID, or: strongroom pool grow --size SIZE";
+/// What to do where something is damaged.
+const DAMAGED: &str = "see what is hit: strongroom check; where the pool no longer opens, copy out \
+                       what is readable: strongroom salvage DEST";
 /// What to do where no superblock is left.
 pub(in crate::service) const SUPERBLOCK_LOST: &str = "write nothing to it and bring it back from a copy of the pool: what opens it stood there alone";
 
@@ -94,7 +97,7 @@ impl From<CatalogError> for ServiceError {
             CatalogError::LogOutstanding(_) => ProblemCode::LogOutstanding,
             CatalogError::Twice(_) | CatalogError::TooLong(_) => ProblemCode::BadRequest,
             CatalogError::RootChanged | CatalogError::SnapshotExists(_) => ProblemCode::Busy,
-            _ => ProblemCode::Corrupt,
+            _ => return Self::new(ProblemCode::Corrupt, detail).with_hint(DAMAGED),
         };
         Self::new(code, detail)
     }
@@ -128,7 +131,7 @@ impl From<PoolError> for ServiceError {
                 ProblemCode::PoolReadOnly,
                 Some("mend what is named, then: strongroom pool resume"),
             ),
-            PoolError::Corrupt { .. } => (ProblemCode::Corrupt, Some("strongroom check")),
+            PoolError::Corrupt { .. } => (ProblemCode::Corrupt, Some(DAMAGED)),
             PoolError::SuperblockLost => (ProblemCode::Corrupt, Some(SUPERBLOCK_LOST)),
             PoolError::WrongKey => (ProblemCode::RootSecret, None),
             PoolError::NotAPool => (

@@ -11,8 +11,8 @@ use crate::base::{BlockAddr, ClusterName, ProblemCode};
 use crate::catalog::Catalog;
 use crate::device::{self, Device, Mode};
 use crate::keys::{
-    Anchor, AnchorKey, AtHand, ConfigDir, Deadline, Keyring, KeysError, LocalProvider, Registry,
-    envelope,
+    AbsentKeyring, Anchor, AnchorKey, AtHand, ConfigDir, Deadline, Keyring, KeysError,
+    LocalProvider, PoolConfig, Registry, envelope,
 };
 use crate::pool::{OpenOptions, Pool, PoolError};
 use crate::service::error::ServiceError;
@@ -49,6 +49,63 @@ pub struct Inspection {
     warnings: Vec<String>,
 }
 
+/// What is done with a keyring that is older than what was seen of it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::service) enum OldKeyring {
+    /// It opens what is only checked.
+    IsUsed,
+    /// It opens nothing: a key that was disabled or deleted since may be in it as it was.
+    OpensNothing,
+}
+
+/// The keys that an offline command may ask for, and what the configuration remembers of the pool.
+pub(in crate::service) struct KeysAtHand {
+    pub registry: Registry,
+    pub rolled_back: Option<RolledBack>,
+    /// What somebody should know before believing what is shown.
+    pub warnings: Vec<String>,
+}
+
+impl KeysAtHand {
+    /// Nothing that is missing or wrong keeps a pool from being looked at; it is said.
+    pub fn find(folder: &PoolConfig, pool: &Pool, anchor_key: &AnchorKey, old: OldKeyring) -> Self {
+        let (mut registry, mut warnings) = (Registry::new(), Vec::new());
+        let anchor = Anchor::load(&folder.anchor(), &pool.id(), anchor_key);
+        let anchor = anchor.unwrap_or_else(|error| {
+            warnings.push(format!("whether the pool was put back is not known: {error}"));
+            None
+        });
+        let keyring = Keyring::open(folder);
+        let seen = anchor.map_or(0, |anchor| anchor.keyring_version);
+        let version = keyring.as_ref().map_or(seen, Keyring::version);
+        let (mut rolled_back, mut too_old) = (None, None);
+        let found = pool.generation();
+        match anchor.map(|anchor| (anchor, anchor.check(pool.incarnation(), found, version))) {
+            Some((anchor, Err(KeysError::PoolRolledBack { .. }))) => {
+                rolled_back = Some(RolledBack { found, seen: anchor.generation });
+            }
+            Some((_, Err(error))) => too_old = Some(error.to_string()),
+            _ => {}
+        }
+        // The pool's own age is told first, and hides that of the keyring.
+        if version < seen && too_old.is_none() {
+            too_old = Some(KeysError::KeyringRolledBack { found: version, seen }.to_string());
+        }
+        warnings.extend(too_old.clone());
+        match (keyring, too_old.filter(|_| old == OldKeyring::OpensNothing)) {
+            (Ok(_), Some(why)) => registry.register(Arc::new(AbsentKeyring::new(why))),
+            (Ok(keyring), None) => {
+                registry.register(Arc::new(LocalProvider::new(Arc::new(keyring))));
+            }
+            (Err(error), _) => {
+                registry.register(Arc::new(AbsentKeyring::new(error.to_string())));
+                warnings.push(format!("clusters under embedded keys stay locked: {error}"));
+            }
+        }
+        Self { registry, rolled_back, warnings }
+    }
+}
+
 fn missing(what: String) -> ServiceError {
     ServiceError::new(ProblemCode::NotFound, what)
 }
@@ -73,33 +130,8 @@ impl Inspection {
         let options =
             OpenOptions { read_only: true, accept_rollback: true, ..OpenOptions::default() };
         let pool = sealed.unlock(engine, options).map_err(|e: PoolError| placed(e.into()))?;
-        let (mut registry, mut warnings) = (Registry::new(), Vec::new());
-        let anchor = Anchor::load(&folder.anchor(), &pool.id(), &anchor_key);
-        let anchor = anchor.unwrap_or_else(|error| {
-            warnings.push(format!("whether the pool was put back is not known: {error}"));
-            None
-        });
-        let mut keyring_version = anchor.map_or(0, |anchor| anchor.keyring_version);
-        match Keyring::open(&folder) {
-            Ok(keyring) => {
-                keyring_version = keyring.version();
-                registry.register(Arc::new(LocalProvider::new(Arc::new(keyring))));
-            }
-            Err(error) => {
-                warnings.push(format!("clusters under embedded keys stay locked: {error}"));
-            }
-        }
-        let mut rolled_back = None;
-        let found = pool.generation();
-        match anchor
-            .map(|anchor| (anchor, anchor.check(pool.incarnation(), found, keyring_version)))
-        {
-            Some((anchor, Err(KeysError::PoolRolledBack { .. }))) => {
-                rolled_back = Some(RolledBack { found, seen: anchor.generation });
-            }
-            Some((_, Err(error))) => warnings.push(error.to_string()),
-            _ => {}
-        }
+        let at_hand = KeysAtHand::find(&folder, &pool, &anchor_key, OldKeyring::IsUsed);
+        let KeysAtHand { registry, rolled_back, warnings } = at_hand;
         Ok(Self { device, pool, registry, rolled_back, warnings })
     }
 

@@ -30,6 +30,7 @@ mod open;
 mod records;
 mod restore;
 mod root_secrets;
+pub mod salvage;
 mod scrub;
 mod snapshots;
 mod status;

@@ -175,7 +175,7 @@ pub(in crate::service) struct Replacement {
 
 /// Whatever keeps a key from opening a header is "not usable" to who needs it (status 3), also
 /// where the provider never heard of it.
-fn not_usable(error: KeysError) -> ServiceError {
+pub(in crate::service) fn not_usable(error: KeysError) -> ServiceError {
     let unknown = matches!(error, KeysError::NotFound { .. });
     let told = ServiceError::from(error);
     if unknown {

@@ -22,6 +22,7 @@ pub mod memory_scan;
 pub mod mount_point;
 pub mod mount_table;
 pub mod mounted_place;
+pub mod new_tree;
 pub mod own_directory;
 pub mod peer;
 pub mod process;

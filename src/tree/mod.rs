@@ -49,6 +49,7 @@ mod descend;
 mod edit;
 mod error;
 mod flush;
+mod gaps;
 mod key;
 mod kills;
 #[cfg(test)]
@@ -68,6 +69,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use error::TreeError;
 pub use flush::Twice;
+pub use gaps::Part;
 pub use key::{KEY_BYTES, Key};
 pub use kills::NodeKills;
 pub use node::Node;

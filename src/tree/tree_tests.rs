@@ -9,7 +9,7 @@ use crate::block::{BlockError, Pointer};
 use crate::tree::node::{Handle, Link, Node};
 use crate::tree::page::LEVELS_MAX;
 use crate::tree::shape::{self, Shape};
-use crate::tree::{Key, NodeDefect, NodeKills, Nodes, Step, Tree, TreeError, Twice};
+use crate::tree::{Key, NodeDefect, NodeKills, Nodes, Part, Step, Tree, TreeError, Twice};
 
 const SEGMENT: SegmentId = SegmentId(3);
 
@@ -271,4 +271,48 @@ fn a_missing_node_is_an_error_that_names_it() {
     let found = Tree::open(root.clone()).get(&b.nodes, Key::MIN).unwrap_err();
     let TreeError::Block(BlockError::OutOfRange { addr }) = found else { panic!("{found}") };
     assert_eq!(addr, root.addr);
+}
+
+#[test]
+fn a_range_goes_on_behind_what_cannot_be_read_and_says_where() {
+    let (store, nodes) = nodes(512);
+    let mut tree = Tree::empty();
+    let mut kills = NodeKills::new();
+    let key = |i: u64| Key::new(i, 1, 0);
+    for i in 0..2000 {
+        tree.put(&nodes, Generation(1), key(i), &i.to_le_bytes(), &mut kills).unwrap();
+    }
+    let root = tree.write(&nodes, Generation(1), SEGMENT, Twice::Never).unwrap().unwrap();
+    let tree = Tree::open(root);
+    let mut leaves = Vec::new();
+    tree.walk(&nodes, &mut |step| {
+        if let Step::Node { pointer: Some(pointer), node } = step
+            && node.level() == 0
+        {
+            leaves.push((pointer.clone(), node.key(0).object, node.count() as u64));
+        }
+        ControlFlow::Continue(())
+    });
+    let gone: Vec<_> = [3, 4, leaves.len() - 1].map(|i| leaves[i].clone()).to_vec();
+    gone.iter().for_each(|(pointer, ..)| store.free(pointer).unwrap());
+    nodes.wipe();
+    let (mut met, mut gaps) = (Vec::new(), Vec::new());
+    let whole = tree.range_with_gaps(&nodes, Key::MIN, Key::MAX, &mut |part| {
+        match part {
+            Part::Item(key, _) => met.push(key.object),
+            Part::Gap { lower, upper, .. } => gaps.push((lower.object, upper.map(|u| u.object))),
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(!whole);
+    let is_gone = |i: &u64| gone.iter().any(|(_, from, count)| (*from..from + count).contains(i));
+    assert_eq!(met, (0..2000).filter(|i| !is_gone(i)).collect::<Vec<u64>>());
+    let ends = |(_, from, count): &(Pointer, u64, u64)| (*from, Some(from + count));
+    let mut wanted: Vec<_> = gone.iter().map(ends).collect();
+    wanted[2].1 = None;
+    assert_eq!(gaps, wanted);
+    // What is asked for lies beside them.
+    assert!(tree.range_with_gaps(&nodes, key(0), key(gone[0].1 - 1), &mut |_| {
+        ControlFlow::Continue(())
+    }));
 }

@@ -26,22 +26,24 @@ impl Report {
         add(
             books,
             "the pool's own books are damaged: copy the pool as it is before any daemon writes to \
-             it, and copy what you need out of mounts and snapshots (they can be read) into a new \
-             pool",
+             it, and what can be read into a new pool: `strongroom salvage DEST` copies it out, \
+             also where the pool does not open",
         );
         let log = any(&|d| matches!(d, Defect::Log { .. }));
         add(
             log,
             "writes that were acknowledged after the last checkpoint are in a damaged log: look for \
-             them in a copy of the pool; the cluster's snapshots and the other clusters open",
+             them in a copy of the pool; `strongroom salvage DEST` copies what can be read of them; the \
+             cluster's snapshots and the other clusters open",
         );
         let damaged = self.damaged();
         let root = any(&|d| matches!(d, Defect::Root { .. }))
             || any(&|d| matches!(d, Defect::Node { owner, .. } if !catalog(owner)));
         add(
             root,
-            "where a tree node is lost, files that it describes cannot be read: copy what you need \
-             of the rest, or go back to a snapshot that is not hit",
+            "where a tree node is lost, files that it describes cannot be read: go back to a \
+             snapshot that is not hit, or copy the rest: `strongroom salvage DEST` finds what has \
+             lost its name, too",
         );
         let files = self.findings.iter().any(of_content);
         add(

@@ -53,7 +53,7 @@ impl Facts {
             Err(bad) => report.bad_item(bad),
         });
         // A node that cannot be read was reported by the walk.
-        facts.complete &= visited.is_ok();
+        facts.complete &= visited;
         if facts.complete
             && let Err(error) = check_table(pool.read_catalog())
         {

@@ -22,6 +22,7 @@ mod nodes;
 mod owners;
 mod pace;
 mod regions;
+pub mod salvage;
 mod scrub;
 mod segments;
 mod spots;

@@ -339,7 +339,9 @@ impl Dirent {
         let ino = InodeNo(r.u64()?);
         let kind = FileKind::from_dirent_type(r.u8()?).ok_or(DecodeError::Field("entry type"))?;
         let name = r.bytes(r.remaining())?;
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains(&b'/') {
+        let dots = name == b"." || name == b"..";
+        let cut = name.contains(&b'/') || name.contains(&0);
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || dots || cut {
             return Err(DecodeError::Field("entry name"));
         }
         Ok(Self { ino, kind, name: name.to_vec() })
@@ -439,6 +441,21 @@ mod tests {
             InodeItem { atime: FileTime { secs: 0, nanos: 1_000_000_000 }, ..item },
         ] {
             assert!(InodeItem::decode(&bad.encode()).is_err());
+        }
+    }
+
+    #[test]
+    fn entries_have_names_that_a_directory_can_hold() {
+        let entry = |name: &[u8]| {
+            let name = name.to_vec();
+            Dirent { ino: InodeNo(17), kind: FileKind::File, name }.encode()
+        };
+        let long = [b'x'; NAME_BYTES_MAX + 1];
+        for good in [&b"a"[..], b"...", b"..a", b"\xff\n", &long[1..]] {
+            assert_eq!(Dirent::decode(&entry(good)).unwrap().name, good);
+        }
+        for bad in [&b""[..], b".", b"..", b"a/b", b"/", b"a\0", &long] {
+            assert!(Dirent::decode(&entry(bad)).is_err(), "{bad:?}");
         }
     }
 

@@ -72,6 +72,10 @@ fn wrong_usage_is_2_before_anything_is_touched() {
         "root-secret add file:",
         "status extra",
         "--nonsense",
+        "salvage",
+        "salvage --cluster db",
+        "salvage /d --list",
+        "salvage /d --snapshot db",
         "debug",
         "debug node x",
     ];

@@ -39,6 +39,7 @@ const COMMANDS: &[&str] = &[
     "key delete",
     "key cancel-delete",
     "check",
+    "salvage",
     "debug superblock",
     "debug header",
     "debug node",

@@ -55,7 +55,9 @@ fn a_pool_of_a_newer_format_is_refused_with_what_to_do_and_left_as_it_is() {
         file.write_all_at(&copy, at).unwrap();
     }
     let before = contents(&world);
-    for line in ["cluster list", "check", "debug superblock", "pool upgrade --dry-run"] {
+    for line in
+        ["cluster list", "check", "salvage --list", "debug superblock", "pool upgrade --dry-run"]
+    {
         let said = world.fails(1, line);
         assert!(said.contains("newer version: format version 99"), "{line}: {said}");
         assert!(said.contains("install the version"), "{line}: {said}");
@@ -76,7 +78,9 @@ fn one_damaged_superblock_copy_is_repaired_and_four_are_damage() {
     }
     copies().for_each(rot);
     let before = contents(&world);
-    for line in ["cluster list", "check", "debug superblock", "pool upgrade --dry-run"] {
+    for line in
+        ["cluster list", "check", "salvage --list", "debug superblock", "pool upgrade --dry-run"]
+    {
         let said = world.fails(4, line);
         assert!(said.contains("damaged in every copy") && said.contains("copy of the pool"));
     }

@@ -8,5 +8,6 @@ mod corrupt;
 #[path = "../model/mod.rs"]
 mod model;
 mod pools;
+mod salvage;
 mod storm;
 mod volumes;

@@ -14,7 +14,7 @@ use crate::cli::words::{
 };
 use crate::daemon::places::DEFAULT_POOL;
 
-pub use objects::{DebugCommand, KeyCommand, Restore, Shell, SnapshotCommand};
+pub use objects::{DebugCommand, KeyCommand, Restore, Salvage, Shell, SnapshotCommand};
 
 /// An encrypted snapshot filesystem for database storage.
 ///
@@ -214,6 +214,22 @@ Examples:
   strongroom scrub
   strongroom scrub db --rate 100MiB")]
     Scrub(Scrub),
+    /// Copy what is readable out of a pool that no daemon serves, also where it no longer opens
+    #[command(after_help = "\
+Nothing is written to the pool. What cannot be read is a hole in its file, and is named with what
+else is missing in DEST/salvage-report.json; what no name leads to any more is put beside its tree
+in CLUSTER.lost+found, by its inode number. Where a cluster cannot be read, its newest snapshot that
+can stands in. Owners, device nodes and some attributes need root to be kept.
+
+Ends with 4 where something could not be read, with 3 where a customer key is not usable and nothing
+else is missing, with 1 where something could not be written.
+
+Examples:
+  strongroom salvage --list
+  strongroom salvage /mnt/rescue
+  strongroom salvage /mnt/rescue --cluster db --snapshot snap-0a1b
+  strongroom salvage /mnt/rescue --pool /dev/vg/pool --json")]
+    Salvage(Salvage),
     /// Look into a pool that no daemon serves; prints no key
     #[command(
         subcommand,

@@ -191,6 +191,23 @@ Examples:
     },
 }
 
+/// `salvage`
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("to").required(true).args(["dest", "list"]))]
+pub struct Salvage {
+    /// A directory that is new or empty, outside of the pool
+    pub dest: Option<PathBuf>,
+    /// Only this cluster; may be given several times [default: every cluster]
+    #[arg(long = "cluster", value_name = "NAME")]
+    pub clusters: Vec<ClusterName>,
+    /// This snapshot; a unique prefix will do; may be given several times
+    #[arg(long = "snapshot", value_name = "ID")]
+    pub snapshots: Vec<SnapshotPrefix>,
+    /// Only say what could be copied
+    #[arg(long)]
+    pub list: bool,
+}
+
 /// `debug ...`
 #[derive(Debug, Subcommand)]
 pub enum DebugCommand {

@@ -8,6 +8,7 @@
 //! Locks, in order: the caller's own -> gate (read side; the cut takes the write side) -> tree ->
 //! log. No I/O under the tree's lock but for a node that was evicted between a look and its edit.
 
+mod log_remains;
 mod open;
 mod participant;
 mod reserve;
@@ -23,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+pub use log_remains::LogRemains;
 pub use open::OpenHead;
 pub use reserve::Reservation;
 pub use txn::{DataRun, Txn};

@@ -252,7 +252,7 @@ fn replay(
     state: &mut TreeState,
 ) -> Result<(), PoolError> {
     let Some(outstanding) = &item.outstanding else { return Ok(()) };
-    let seed = open_seed(core, open, item)?;
+    let seed = open_seed(core, open.cluster, open.ck_id, &open.cluster_key, item)?;
     let found = scan(&scan_request(core, open.cluster, item, outstanding))?;
     for record in &found.records {
         for edit in open_edits(&seed, open.cluster, record)? {
@@ -289,16 +289,22 @@ fn scan_request<'a>(
     }
 }
 
-fn open_seed(core: &Core, open: &OpenHead, item: &LogItem) -> Result<LogSeed, PoolError> {
-    let ad = seed_ad(core, open.cluster, open.ck_id);
-    let plain = crypto::open(open.cluster_key.bytes(), "log", &ad, &item.sealed_seed)
+pub(super) fn open_seed(
+    core: &Core,
+    cluster: ClusterId,
+    ck_id: u32,
+    key: &ClusterKey,
+    item: &LogItem,
+) -> Result<LogSeed, PoolError> {
+    let ad = seed_ad(core, cluster, ck_id);
+    let plain = crypto::open(key.bytes(), "log", &ad, &item.sealed_seed)
         .map_err(|_| PoolError::ClusterKey("the log seed"))?;
     let bytes: &[u8; 32] =
         plain.as_slice().try_into().map_err(|_| PoolError::ClusterKey("the log seed"))?;
     Ok(LogSeed::from_bytes(bytes))
 }
 
-fn open_edits(
+pub(super) fn open_edits(
     seed: &LogSeed,
     cluster: ClusterId,
     record: &ScannedRecord,

@@ -7,7 +7,7 @@ use crate::base::units::BlockAddr;
 use crate::block::{BlockRef, ReadGuard, Run};
 use crate::pool::PoolError;
 use crate::pool::core::Core;
-use crate::tree::{Key, Tree};
+use crate::tree::{Key, Part, Tree};
 
 /// An immutable tree. While it lives, no block that it reaches is given out again.
 pub struct View {
@@ -40,6 +40,16 @@ impl View {
         f: &mut dyn FnMut(Key, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), PoolError> {
         Ok(self.tree.range(&self.core.nodes, from, to, f)?)
+    }
+
+    /// As [`View::range`], going on behind what cannot be read. Whether all was read.
+    pub fn range_with_gaps(
+        &self,
+        from: Key,
+        to: Key,
+        f: &mut dyn FnMut(Part<'_>) -> ControlFlow<()>,
+    ) -> bool {
+        self.tree.range_with_gaps(&self.core.nodes, from, to, f)
     }
 
     /// The item with the greatest key that is not above `key`.

@@ -17,4 +17,4 @@ pub mod scan;
 pub(in crate::pool) mod writer;
 
 pub use item::{LogItem, Outstanding};
-pub use scan::{Scan, ScanRequest, ScannedRecord, scan};
+pub use scan::{Scan, ScanRequest, ScannedRecord, scan, scan_prefix};

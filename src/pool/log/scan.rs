@@ -93,8 +93,41 @@ struct IntervalLog {
 /// [`PoolError::Corrupt`] where records that had been flushed are missing or where fewer than the
 /// decided number are there; device errors.
 pub fn scan(request: &ScanRequest<'_>) -> Result<Scan, PoolError> {
+    let intervals = read_intervals(request, Missing::IsDamage)?;
+    if let Some(decided) = request.decided {
+        return take_decided(request, intervals, decided);
+    }
+    take_flushed(request.device, intervals)
+}
+
+/// As [`scan`] for a log that is damaged: its records up to the first that is missing, or, of those
+/// that recovery had counted, up to the last.
+///
+/// # Errors
+/// [`PoolError::Corrupt`] where not even the first interval can be told from the second.
+pub fn scan_prefix(request: &ScanRequest<'_>) -> Result<Scan, PoolError> {
+    let intervals = read_intervals(request, Missing::IsTheEnd)?;
+    let Some(decided) = request.decided else {
+        return take_flushed(request.device, intervals);
+    };
+    let records = intervals.into_iter().flat_map(|i| i.records);
+    let decided = usize::try_from(decided).unwrap_or(usize::MAX);
+    Ok(Scan { records: records.take(decided).collect() })
+}
+
+/// What a record that is not there, though a later one says that it was flushed, means.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missing {
+    IsDamage,
+    IsTheEnd,
+}
+
+fn read_intervals(
+    request: &ScanRequest<'_>,
+    missing: Missing,
+) -> Result<Vec<IntervalLog>, PoolError> {
     let lo = Rc::new(Zeroizing::new(*request.lo));
-    let first = read_interval(request, request.generation, request.half, &lo)?;
+    let first = read_interval(request, request.generation, request.half, &lo, missing)?;
     let mut intervals = vec![first];
     // A third interval begins only when the first one's checkpoint is durable (rule 1), so one
     // switch at most can be followed from a durable superblock.
@@ -104,18 +137,20 @@ pub fn scan(request: &ScanRequest<'_>) -> Result<Scan, PoolError> {
             return Err(corrupt("a log switch that leads nowhere", request.area));
         }
         let lo = Rc::new(switch.lo.clone());
-        intervals.push(read_interval(request, switch.generation, switch.half, &lo)?);
+        intervals.push(read_interval(request, switch.generation, switch.half, &lo, missing)?);
     }
-    if let Some(decided) = request.decided {
-        return take_decided(request, intervals, decided);
-    }
+    Ok(intervals)
+}
+
+/// The records that had been flushed, and those behind them whose data are all there.
+fn take_flushed(device: &dyn Device, intervals: Vec<IntervalLog>) -> Result<Scan, PoolError> {
     let later_flushed = intervals.get(1).is_some_and(|i| i.mark > 0);
     let mut scan = Scan::default();
     'all: for (index, interval) in intervals.into_iter().enumerate() {
         let all_flushed = index == 0 && later_flushed;
         for record in interval.records {
             let sure = all_flushed || record.place.sequence < interval.mark;
-            if !sure && !claims_match(request.device, &record.outer)? {
+            if !sure && !claims_match(device, &record.outer)? {
                 break 'all;
             }
             scan.records.push(record);
@@ -147,6 +182,7 @@ fn read_interval(
     generation: Generation,
     half: u8,
     lo: &Rc<Zeroizing<[u8; 32]>>,
+    missing: Missing,
 ) -> Result<IntervalLog, PoolError> {
     let run = half_run(request.area, half);
     let mut log = IntervalLog { records: Vec::new(), switch: None, mark: 0 };
@@ -159,7 +195,13 @@ fn read_interval(
         sequence: 0,
         previous: NO_PREVIOUS,
     };
-    while let Some(record) = read_record(request.device, run, block, &place, lo)? {
+    loop {
+        let record = match read_record(request.device, run, block, &place, lo) {
+            Ok(Some(record)) => record,
+            Ok(None) => break,
+            Err(_) if missing == Missing::IsTheEnd => break,
+            Err(error) => return Err(error),
+        };
         block += record.1;
         place.sequence += 1;
         place.previous = record.0.commitment;
@@ -171,7 +213,8 @@ fn read_interval(
             return Ok(log);
         }
     }
-    if request.decided.is_none() && flushed_beyond(request.device, run, block, &place, lo)? {
+    let looks = request.decided.is_none() && missing == Missing::IsDamage;
+    if looks && flushed_beyond(request.device, run, block, &place, lo)? {
         return Err(PoolError::Corrupt {
             what: "a record of the intent log that had been flushed",
             addr: run.addr.plus(block),

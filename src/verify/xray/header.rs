@@ -67,7 +67,7 @@ pub struct HeaderShape {
 /// The tree's.
 pub fn header(pool: &Pool, of: HeaderOf<'_>) -> Result<Option<HeaderShape>, PoolError> {
     let mut found = None;
-    visit_items(pool.read_catalog(), &mut |item| match (item, of) {
+    let whole = visit_items(pool.read_catalog(), &mut |item| match (item, of) {
         (Ok(Item::Cluster(record)), HeaderOf::Cluster(name)) if record.name == *name => {
             let mut shape = shape(record.id, &record.name, record.lineage, &record.header);
             shape.created_at = record.created_at.to_string();
@@ -84,7 +84,10 @@ pub fn header(pool: &Pool, of: HeaderOf<'_>) -> Result<Option<HeaderShape>, Pool
             found = Some(shape);
         }
         _ => {}
-    })?;
+    });
+    if found.is_none() && !whole {
+        return Err(PoolError::undecodable("catalog"));
+    }
     Ok(found)
 }
 

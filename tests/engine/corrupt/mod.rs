@@ -8,10 +8,10 @@
 //! A failing mutation is printed. `STRONGROOM_SEED=n` runs the pool and mutation of that number,
 //! `STRONGROOM_MUTATIONS=n` so many from there on (from 0 without); `scripts/corrupt.sh` runs many.
 
-mod damage;
+pub mod damage;
 mod judge;
 mod look;
-mod sample;
+pub mod sample;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

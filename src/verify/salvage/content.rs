@@ -1,0 +1,183 @@
+//! The content of a file: what can be read is written to its place, what cannot stays a hole.
+
+use std::fs::File;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
+
+use crate::base::InodeNo;
+use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64};
+use crate::sys::AlignedBuf;
+use crate::tree::Key;
+use crate::verify::salvage::source::{Gap, Met, Source};
+use crate::volume::items::{ExtentItem, InodeItem, kind};
+
+/// Lost ranges of one file that are told apart; those beyond are told as one.
+const RANGES_MAX: usize = 1000;
+
+/// What was read of a file, and what not.
+#[derive(Default)]
+pub(super) struct Content {
+    /// Bytes that were written.
+    pub bytes: u64,
+    /// Offset and length of what is lost; no length: to an end that nobody knows.
+    pub lost: Vec<(u64, Option<u64>)>,
+    /// Blocks that the inode states beyond those that were found, where none is known to be lost.
+    pub unaccounted: u64,
+    /// The destination takes no file of that length: what is missing at its end is a hole.
+    pub cut: bool,
+    /// More blocks than a pool can hold: what is behind them was left out.
+    pub too_many: bool,
+}
+
+/// A file that is being read.
+struct Reading<'a> {
+    source: &'a Source,
+    ino: InodeNo,
+    file: &'a File,
+    /// Its length; `None`: not known.
+    size: Option<u64>,
+    /// Blocks that may still be read of this tree.
+    budget: &'a mut u64,
+    content: Content,
+    gaps: Vec<Gap>,
+    blocks: u64,
+    /// The first block behind the last extent.
+    end: u64,
+}
+
+/// Copies the content of an inode to `file`. Without its item the length is not known: the file ends
+/// where the last block does that was found.
+///
+/// # Errors
+/// Those of writing.
+pub(super) fn copy(
+    source: &Source,
+    (ino, item): (InodeNo, Option<&InodeItem>),
+    file: &File,
+    budget: &mut u64,
+) -> io::Result<Content> {
+    let size = item.map(|item| item.size);
+    let (content, gaps) = (Content::default(), Vec::new());
+    let mut reading = Reading { source, ino, file, size, budget, content, gaps, blocks: 0, end: 0 };
+    let mut failed = None;
+    let (from, to) = (Key::new(ino.0, kind::EXTENT, 0), Key::new(ino.0, kind::EXTENT, u64::MAX));
+    source.range(from, to, &mut |met| {
+        let done = match met {
+            Met::Item(key, value) => reading.extent(key, value),
+            Met::Gap(gap) => {
+                reading.gaps.push(gap);
+                Ok(())
+            }
+        };
+        match done {
+            Ok(()) if reading.content.too_many => ControlFlow::Break(()),
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failed = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => reading.finish(item),
+    }
+}
+
+impl Reading<'_> {
+    fn extent(&mut self, key: Key, value: &[u8]) -> io::Result<()> {
+        let bytes_max = (crate::base::limits::EXTENT_BLOCKS_MAX as usize * BLOCK_SIZE) as u64;
+        let first = key.offset / BLOCK_SIZE_U64;
+        let extent = ExtentItem::decode(value).ok();
+        let fits = key.offset.is_multiple_of(BLOCK_SIZE_U64) && first >= self.end;
+        let Some(extent) = extent.filter(|_| fits) else {
+            self.lose(key.offset, bytes_max);
+            return Ok(());
+        };
+        let blocks = u64::from(extent.blocks());
+        self.end = first + blocks;
+        self.blocks += blocks;
+        match self.budget.checked_sub(blocks) {
+            Some(left) => *self.budget = left,
+            None => {
+                self.content.too_many = true;
+                return Ok(());
+            }
+        }
+        if self.size.is_some_and(|size| key.offset >= size) {
+            return Ok(());
+        }
+        let mut plain = AlignedBuf::new(extent.blocks() as usize * BLOCK_SIZE);
+        let good = self.source.read(&extent, &mut plain);
+        let mut at = 0;
+        while let Some(first) = good.get(at) {
+            let run = good[at..].iter().take_while(|block| *block == first).count();
+            let offset = key.offset + (at * BLOCK_SIZE) as u64;
+            let part = &plain[at * BLOCK_SIZE..(at + run) * BLOCK_SIZE];
+            match *first {
+                true => self.write(offset, part)?,
+                false => self.lose(offset, part.len() as u64),
+            }
+            at += run;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, part: &[u8]) -> io::Result<()> {
+        let rest = self.size.map_or(u64::MAX, |size| size.saturating_sub(offset));
+        let len = part.len().min(usize::try_from(rest).unwrap_or(usize::MAX));
+        self.file.write_all_at(&part[..len], offset)?;
+        self.content.bytes += len as u64;
+        Ok(())
+    }
+
+    /// Notes a range as lost, as far as it lies in the file.
+    fn lose(&mut self, offset: u64, len: u64) {
+        let end = offset.saturating_add(len).min(self.size.unwrap_or(u64::MAX));
+        if offset >= end {
+            return;
+        }
+        let many = self.content.lost.len() >= RANGES_MAX;
+        match self.content.lost.last_mut() {
+            Some((from, Some(length))) if many || *from + *length == offset => {
+                *length = end.max(*from + *length) - *from;
+            }
+            _ => self.content.lost.push((offset, Some(end - offset))),
+        }
+    }
+
+    fn finish(mut self, item: Option<&InodeItem>) -> io::Result<Content> {
+        // Every block that the inode states was found: the gaps hold none of it.
+        let whole = item.is_some_and(|item| item.blocks == self.blocks);
+        if !whole {
+            for gap in std::mem::take(&mut self.gaps) {
+                self.gap(&gap);
+            }
+        }
+        if let Some(item) = item.filter(|_| self.content.lost.is_empty()) {
+            self.content.unaccounted = item.blocks.saturating_sub(self.blocks);
+        }
+        self.content.lost.sort_unstable();
+        if let Some(size) = self.size {
+            match self.file.set_len(size) {
+                Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                    self.content.cut = true;
+                }
+                done => done?,
+            }
+        }
+        Ok(self.content)
+    }
+
+    /// What a gap holds of the file, nobody knows: it may be all, and it may be a hole.
+    fn gap(&mut self, gap: &Gap) {
+        let of_it = |key: Key| (key.object, key.kind) == (self.ino.0, kind::EXTENT);
+        let from = if of_it(gap.lower) { gap.lower.offset } else { 0 };
+        match (gap.upper.filter(|upper| of_it(*upper)), self.size) {
+            (Some(upper), _) => self.lose(from, upper.offset.saturating_sub(from)),
+            (None, Some(size)) => self.lose(from, size.saturating_sub(from)),
+            (None, None) => self.content.lost.push((from, None)),
+        }
+    }
+}
