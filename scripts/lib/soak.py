@@ -28,8 +28,8 @@ CHECK_EVERY = 5
 LONG = 120
 # Of the daemon: small, so that it is full soon, and what grows after that is something else.
 CACHE = 48 * MIB
-# By how much the median may, from the third quarter of a life to the last. Each of a mount's 32 threads keeps a
-# buffer for requests, which fills up once it has happened to serve a large one: that goes on for some minutes.
+# By how much the median may, from the third quarter of a long life to the last. What has a bound grows towards it for
+# a quarter of an hour (docs/testing.md).
 MEMORY_GROWS, DESCRIPTORS_GROW = 24 * MIB, 4
 
 
@@ -166,9 +166,9 @@ class Soak:
         self.lives += 1
         self.samples = []
         seconds = self.dice.uniform(*((5, 8) if self.options.short else (20, 60)))
-        if self.lives % CHECK_EVERY == 2 and not self.options.short:
-            # Long enough to see whether it grows.
-            seconds = 600
+        if self.lives == 2 and not self.options.short:
+            # Long enough to see whether it grows: half of the time.
+            seconds = 30 * self.options.minutes
         end = min(time.monotonic() + seconds, max(end, time.monotonic() + 5))
         for load in self.loads:
             load.start()

@@ -288,6 +288,27 @@ fn a_record_that_outlived_the_data_it_claims_is_not_believed() {
     assert!(kept > 0 && kept < 80, "{kept} of 80: the test has no edge");
 }
 
+/// Where the records of a head's log stand on the device, in bytes.
+fn records(sim: &SimDevice, head: &Head) -> Vec<u64> {
+    let area = head.log_area;
+    let offsets = (0..u64::from(area.blocks)).map(|block| area.addr.plus(block).offset_bytes());
+    let mut bytes = [0; BLOCK_SIZE];
+    let begins = |offset: &u64| {
+        sim.read(*offset, &mut bytes).unwrap();
+        bytes.starts_with(&crate::pool::log::record::MAGIC)
+    };
+    offsets.filter(begins).collect()
+}
+
+/// Whether a head opens after a crash, with a record at `offset` that has rotted.
+fn opens_without(sim: &SimDevice, offset: u64) -> bool {
+    let crashed = sim.fork_crashed(1);
+    crashed.corrupt(offset + 100, 1);
+    let pool = open_pool(&crashed, OpenOptions::default());
+    let stored = pool.read_catalog().get(root_key(CLUSTER)).unwrap();
+    pool.open_head(stored_head(CLUSTER, stored)).is_ok()
+}
+
 #[test]
 fn a_rotten_record_that_had_been_flushed_is_corruption_and_not_the_end() {
     let sim = create(256 << 20);
@@ -296,26 +317,44 @@ fn a_rotten_record_that_had_been_flushed_is_corruption_and_not_the_end() {
         write(&head, n, 1, n as u8, false).unwrap();
         head.commit().unwrap();
     }
-    let magic = crate::pool::log::record::MAGIC;
-    let area = head.log_area;
-    let mut found = Vec::new();
-    for block in 0..u64::from(area.blocks) {
-        let mut bytes = [0; BLOCK_SIZE];
-        sim.read(area.addr.plus(block).offset_bytes(), &mut bytes).unwrap();
-        if bytes.starts_with(&magic) {
-            found.push(area.addr.plus(block).offset_bytes());
-        }
-    }
+    let found = records(&sim, &head);
     assert_eq!(found.len(), 4);
     for (at, offset) in found.iter().enumerate() {
-        let crashed = sim.fork_crashed(1);
-        crashed.corrupt(offset + 100, 1);
-        let pool = open_pool(&crashed, OpenOptions::default());
-        let stored = pool.read_catalog().get(root_key(CLUSTER)).unwrap().unwrap();
-        let opened = pool.open_head(stored_head(CLUSTER, Some(stored)));
         // Of the last one nobody can say whether it was flushed.
-        assert_eq!(opened.is_ok(), at == 3, "record {at}");
+        assert_eq!(opens_without(&sim, *offset), at == 3, "record {at}");
     }
+}
+
+#[test]
+fn what_had_been_flushed_is_known_from_the_log_after_the_next_cut_too() {
+    // Two commits while a checkpoint is under way: the first writes a record of the interval that was
+    // cut, the switch, and a record of the next interval; the second says that these were flushed.
+    struct Commits(Arc<Head>, Arc<SimDevice>, Mutex<Option<Arc<SimDevice>>>);
+    impl Keeper for Commits {
+        fn settle(&self, txn: &mut CatalogTxn<'_>, cut: &CutReport) -> Result<(), PoolError> {
+            OneCluster.settle(txn, cut)?;
+            for n in 5..7 {
+                write(&self.0, n, 1, 50, false)?;
+                self.0.commit()?;
+            }
+            *self.2.lock() = Some(self.1.fork_crashed(3));
+            Ok(())
+        }
+    }
+    let sim = create(256 << 20);
+    let (pool, head) = open(&sim);
+    write(&head, 4, 1, 40, false).unwrap();
+    let none = Mutex::new(Rank::StandIn, None);
+    let keeper = Arc::new(Commits(Arc::clone(&head), Arc::clone(&sim), none));
+    pool.set_keeper(Arc::clone(&keeper) as _);
+    pool.checkpoint(CutPlan::default()).unwrap();
+    pool.set_keeper(Arc::new(OneCluster));
+    let crashed = keeper.2.lock().take().unwrap();
+    let found = records(&crashed, &head);
+    assert_eq!(found.len(), 4);
+    let opens: Vec<bool> = found.iter().map(|offset| opens_without(&crashed, *offset)).collect();
+    // Without the switch nobody knows of the next interval, and of the last record nobody can say.
+    assert_eq!(opens, [false, true, false, true]);
 }
 
 #[test]

@@ -184,6 +184,32 @@ fn read_interval(
     lo: &Rc<Zeroizing<[u8; 32]>>,
     missing: Missing,
 ) -> Result<IntervalLog, PoolError> {
+    let (log, gap) = read_chain(request, generation, half, lo, missing)?;
+    let looks = request.decided.is_none() && missing == Missing::IsDamage;
+    let Some(gap) = gap.filter(|_| looks) else { return Ok(log) };
+    if flushed_beyond(request, half, &gap, lo)? {
+        return Err(PoolError::Corrupt {
+            what: "a record of the intent log that had been flushed",
+            addr: half_run(request.area, half).addr.plus(gap.block),
+        });
+    }
+    Ok(log)
+}
+
+/// Where a record is missing.
+struct Gap {
+    block: u64,
+    place: RecordPlace,
+}
+
+/// The records of an interval up to its switch, or to the first that is not there.
+fn read_chain(
+    request: &ScanRequest<'_>,
+    generation: Generation,
+    half: u8,
+    lo: &Rc<Zeroizing<[u8; 32]>>,
+    missing: Missing,
+) -> Result<(IntervalLog, Option<Gap>), PoolError> {
     let run = half_run(request.area, half);
     let mut log = IntervalLog { records: Vec::new(), switch: None, mark: 0 };
     let mut block = 0u64;
@@ -210,17 +236,10 @@ fn read_interval(
         log.records.push(record.0);
         if switch.is_some() {
             log.switch = switch;
-            return Ok(log);
+            return Ok((log, None));
         }
     }
-    let looks = request.decided.is_none() && missing == Missing::IsDamage;
-    if looks && flushed_beyond(request.device, run, block, &place, lo)? {
-        return Err(PoolError::Corrupt {
-            what: "a record of the intent log that had been flushed",
-            addr: run.addr.plus(block),
-        });
-    }
-    Ok(log)
+    Ok((log, Some(Gap { block, place })))
 }
 
 /// The record at `block` of `run`, and the blocks it takes; `None` where no valid one of that
@@ -292,22 +311,32 @@ fn open_outer<'a>(
     Some((outer, inner, crypto::seal_id(sealed)?))
 }
 
-/// Whether a valid record further on says that the one missing at `block` had been flushed.
+/// Whether a valid record further on says that the missing one had been flushed: by its mark, or as
+/// a switch to a log with a mark, which is written after a flush of both.
 fn flushed_beyond(
-    device: &dyn Device,
-    run: Run,
-    block: u64,
-    missing: &RecordPlace,
+    request: &ScanRequest<'_>,
+    half: u8,
+    gap: &Gap,
     lo: &Rc<Zeroizing<[u8; 32]>>,
 ) -> Result<bool, PoolError> {
-    let mut at = block + 1;
+    let (device, run) = (request.device, half_run(request.area, half));
+    let mut at = gap.block + 1;
     while at < u64::from(run.blocks) {
         let count = SEARCH_BLOCKS.min(u64::from(run.blocks) - at);
         let mut chunk = AlignedBuf::new(count as usize * BLOCK_SIZE);
         device.read(run.addr.plus(at).offset_bytes(), &mut chunk)?;
         for (i, head) in chunk.chunks_exact(BLOCK_SIZE).enumerate() {
             let begins = head.get(..8) == Some(&MAGIC[..]);
-            if begins && covers(device, run, at + i as u64, head, missing, lo)? {
+            if !begins {
+                continue;
+            }
+            let Some(outer) = later_record(device, run, at + i as u64, head, &gap.place, lo)?
+            else {
+                continue;
+            };
+            if outer.flushed_mark > gap.place.sequence
+                || switched_and_flushed(request, half, &gap.place, outer.switch.as_ref())?
+            {
                 return Ok(true);
             }
         }
@@ -316,25 +345,38 @@ fn flushed_beyond(
     Ok(false)
 }
 
-/// Whether the block `head` at `at` begins a valid record whose mark covers the missing one.
-fn covers(
+/// Whether the log that a switch leads to has records that say what had been flushed.
+fn switched_and_flushed(
+    request: &ScanRequest<'_>,
+    half: u8,
+    missing: &RecordPlace,
+    switch: Option<&Switch>,
+) -> Result<bool, PoolError> {
+    let leads_on = |s: &&Switch| s.generation > missing.generation && s.half != half;
+    let Some(switch) = switch.filter(leads_on) else { return Ok(false) };
+    let lo = Rc::new(switch.lo.clone());
+    let (log, _) = read_chain(request, switch.generation, switch.half, &lo, Missing::IsDamage)?;
+    Ok(log.mark > 0)
+}
+
+/// The valid record that the block `head` at `at` begins, if it comes after the missing one.
+fn later_record(
     device: &dyn Device,
     run: Run,
     at: u64,
     head: &[u8],
     missing: &RecordPlace,
     lo: &[u8; 32],
-) -> Result<bool, PoolError> {
-    let Ok(frame) = Frame::decode(head) else { return Ok(false) };
+) -> Result<Option<Outer>, PoolError> {
+    let Ok(frame) = Frame::decode(head) else { return Ok(None) };
     let fits = frame.padded_bytes() / BLOCK_SIZE_U64 <= u64::from(run.blocks) - at;
     if frame.sequence <= missing.sequence || !fits {
-        return Ok(false);
+        return Ok(None);
     }
     let place = RecordPlace { sequence: frame.sequence, previous: frame.previous, ..*missing };
     let offset = run.addr.plus(at).offset_bytes();
     let bytes = read_whole(device, offset, &frame, AlignedBuf::from_slice(head))?;
-    let outer = open_outer(&bytes, &frame, &place, lo);
-    Ok(outer.is_some_and(|(outer, _, _)| outer.flushed_mark > missing.sequence))
+    Ok(open_outer(&bytes, &frame, &place, lo).map(|(outer, _, _)| outer))
 }
 
 /// Whether every block that the record claims, and does not carry, holds what it says.
