@@ -112,7 +112,9 @@ impl Disk {
 
     /// The disk as it is, but for one bit of a block.
     pub fn damaged(&self, block: BlockAddr, dice: &mut Dice) -> CrashPoint {
-        let (byte, bit) = (dice.roll(BLOCK_SIZE), dice.roll(8));
+        // What is used of a block that is not full stands at its ends.
+        let (near, bit) = (dice.roll(128), dice.roll(8));
+        let byte = dice.pick(&[near, BLOCK_SIZE - 1 - near, near * BLOCK_SIZE / 128]);
         let point = self.point(&format!("with bit {bit} of byte {byte} of block {block} damaged"));
         let point = CrashPoint { device: self.sim.copy(), ..point };
         point.device.corrupt(block.offset_bytes() + byte as u64, 1 << bit);
