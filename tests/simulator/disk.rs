@@ -25,6 +25,8 @@ pub type Files = Vec<(PathBuf, Vec<u8>)>;
 pub struct CrashPoint {
     /// In words: before which request of which step.
     pub place: String,
+    /// Before which request to the disk, since it was opened.
+    pub request: u64,
     pub device: Arc<SimDevice>,
     pub config: Files,
     pub time: Timestamp,
@@ -130,6 +132,7 @@ impl Disk {
     fn point_in(&self, state: &mut State, place: String) -> CrashPoint {
         CrashPoint {
             place,
+            request: state.requests,
             device: self.sim.fork_crashed(state.sequence.draw()),
             config: files_below(&self.config),
             time: clock::now(),
