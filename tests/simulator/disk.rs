@@ -25,6 +25,8 @@ pub type Files = Vec<(PathBuf, Vec<u8>)>;
 pub struct CrashPoint {
     /// In words: before which request of which step.
     pub place: String,
+    /// Before which request to the disk, since it was opened.
+    pub request: u64,
     pub device: Arc<SimDevice>,
     pub config: Files,
     pub time: Timestamp,
@@ -112,7 +114,9 @@ impl Disk {
 
     /// The disk as it is, but for one bit of a block.
     pub fn damaged(&self, block: BlockAddr, dice: &mut Dice) -> CrashPoint {
-        let (byte, bit) = (dice.roll(BLOCK_SIZE), dice.roll(8));
+        // What is used of a block that is not full stands at its ends.
+        let (near, bit) = (dice.roll(128), dice.roll(8));
+        let byte = dice.pick(&[near, BLOCK_SIZE - 1 - near, near * BLOCK_SIZE / 128]);
         let point = self.point(&format!("with bit {bit} of byte {byte} of block {block} damaged"));
         let point = CrashPoint { device: self.sim.copy(), ..point };
         point.device.corrupt(block.offset_bytes() + byte as u64, 1 << bit);
@@ -128,6 +132,7 @@ impl Disk {
     fn point_in(&self, state: &mut State, place: String) -> CrashPoint {
         CrashPoint {
             place,
+            request: state.requests,
             device: self.sim.fork_crashed(state.sequence.draw()),
             config: files_below(&self.config),
             time: clock::now(),

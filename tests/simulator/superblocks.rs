@@ -18,34 +18,36 @@ struct Said {
 }
 
 impl Said {
-    /// Of a copy that is whole; and which copy of its slot it is.
-    fn by(bytes: &[u8]) -> Option<(Self, u8)> {
+    /// Of a copy that is whole.
+    fn by(bytes: &[u8]) -> Option<Self> {
         let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
         let (body, sum) = bytes.split_at_checked(COPY_BYTES - 4)?;
         let whole = body[..8] == MAGIC && *sum == crc32c(body).to_le_bytes();
         let said = Self { sequence: number(80)?, generation: number(72)?, slot: body[64] };
-        whole.then_some((said, body[65]))
+        whole.then_some(said)
     }
 }
 
-/// The newest superblock of a disk, both copies of which are there.
+/// The copies of a disk, by their places.
 #[derive(Debug)]
-pub struct Superblocks {
-    newest: Said,
-    /// The last copy that was written.
-    last: (Said, u8),
-}
+pub struct Superblocks([Option<Said>; COPIES as usize]);
 
 impl Superblocks {
     /// As the medium has them.
     pub fn on(device: &dyn Device) -> Self {
-        let said = |slot: u64, copy: u64| {
+        let mut copies = [None; COPIES as usize];
+        for (place, copy) in (0..).zip(&mut copies) {
             let mut bytes = vec![0; COPY_BYTES];
-            device.read((2 * copy + slot) * MIB, &mut bytes).ok()?;
-            Said::by(&bytes).map(|(said, _)| said)
-        };
-        let whole = (0..2).filter_map(|slot| said(slot, 0).filter(|s| said(slot, 1) == Some(*s)));
-        Self { newest: whole.max().unwrap_or_default(), last: (Said::default(), 0) }
+            *copy = device.read(place * MIB, &mut bytes).ok().and_then(|()| Said::by(&bytes));
+        }
+        Self(copies)
+    }
+
+    /// The newest of which both copies are there: copy `c` of slot `i` stands at `2 c + i`.
+    fn newest(&self) -> Said {
+        let [a, b, other_a, other_b] = self.0;
+        let whole = [a.filter(|_| a == other_a), b.filter(|_| b == other_b)];
+        whole.into_iter().flatten().max().unwrap_or_default()
     }
 
     /// Something is about to be written.
@@ -53,16 +55,13 @@ impl Superblocks {
         if offset >= COPIES * MIB {
             return;
         }
-        let Some((new, copy)) = Said::by(bytes) else { return };
-        let newest = self.newest;
+        let (newest, new) = (self.newest(), Said::by(bytes));
+        self.0[(offset / MIB) as usize] = new;
+        let Some(new) = new else { return };
         let follows = new.sequence > newest.sequence && new.generation >= newest.generation;
         assert!(
             new == newest || (follows && new.slot != newest.slot),
             "superblock {new:?} is written while {newest:?} is the newest"
         );
-        if self.last.0 == new && self.last.1 != copy {
-            self.newest = new;
-        }
-        self.last = (new, copy);
     }
 }

@@ -384,7 +384,9 @@ impl World {
         self.disk = Disk::new(device, self.dir.path(), self.dice.roll(1 << 30) as u64);
         self.faults = Faults::around(self.disk.clone());
         self.expected = expected;
-        self.open_again();
+        // What a daemon that was killed had not flushed may be lost until the opening flushes.
+        let unsure = allowed.iter().map(|expected| (*expected).clone()).collect();
+        self.open_again(unsure);
     }
 
     /// The process ends.
@@ -400,8 +402,9 @@ impl World {
         self.summary.digest = self.summary.digest.rotate_left(1) ^ digest;
     }
 
-    /// Opens the pool on the disk as it is; recorded mounts are made again, or not.
-    fn open_again(&mut self) {
+    /// Opens the pool on the disk as it is; recorded mounts are made again, or not. Before its first
+    /// request to the disk it may also be as in `unsure`.
+    fn open_again(&mut self, unsure: Vec<Expected>) {
         self.disk.watch(self.plan.watch);
         self.faults.disarm();
         if self.dice.roll(6) == 0 {
@@ -427,7 +430,11 @@ impl World {
         }
         let expected = self.expected.clone();
         for point in self.disk.take_points() {
-            self.judged(&point, &[&expected]);
+            let mut allowed = vec![&expected];
+            if point.request == 1 {
+                allowed.extend(&unsure);
+            }
+            self.judged(&point, &allowed);
         }
     }
 
@@ -454,7 +461,7 @@ impl World {
         }
         self.expected.settle();
         self.let_go();
-        self.open_again();
+        self.open_again(Vec::new());
     }
 
     /// Runs the whole history of a seed.
