@@ -4,7 +4,7 @@
 //! everything in it is made by a single name and never replaced ([`crate::sys::new_tree`]); a
 //! directory is entered once, so circles end; what cannot have its name goes to lost and found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::ControlFlow;
 
@@ -33,6 +33,8 @@ pub(super) struct Copier<'a> {
     owner: String,
     /// Where each inode of several names stands, below the destination.
     placed: BTreeMap<InodeNo, Vec<u8>>,
+    /// Of those, the files that lack something: each of their names is told.
+    holed: BTreeSet<InodeNo>,
     /// Blocks that may still be read: a tree reaches each of a pool's once.
     budget: u64,
     /// There is no room left: the rest is named.
@@ -76,8 +78,9 @@ impl<'a> Copier<'a> {
         blocks_max: u64,
     ) -> Self {
         let owner = copied.owner.clone();
-        let (placed, full) = (BTreeMap::new(), false);
-        Self { source, inodes, top, report, copied, owner, placed, budget: blocks_max, full }
+        let (placed, holed, full) = (BTreeMap::new(), BTreeSet::new(), false);
+        let budget = blocks_max;
+        Self { source, inodes, top, report, copied, owner, placed, holed, budget, full }
     }
 
     fn lose(&mut self, path: &[u8], inode: InodeNo, what: &str) {
@@ -289,6 +292,9 @@ impl<'a> Copier<'a> {
             && self.link(here, &first.clone(), name)
         {
             self.copied.links += 1;
+            if self.holed.contains(&ino) {
+                self.lose(path, ino, "content, as under its other name");
+            }
             return;
         }
         let Some(item) = self.item(ino) else {
@@ -376,6 +382,9 @@ impl<'a> Copier<'a> {
         };
         self.copied.files += 1;
         self.copied.bytes += content.bytes;
+        if !content.lost.is_empty() && item.is_some_and(|item| item.nlink > 1) {
+            self.holed.insert(ino);
+        }
         let of = Of { owner: &self.owner, path: Some(path), inode: Some(ino) };
         for range in content.lost {
             self.report.lose_range(&of, "content", Some(range));
