@@ -4,7 +4,7 @@
 //! everything in it is made by a single name and never replaced ([`crate::sys::new_tree`]); a
 //! directory is entered once, so circles end; what cannot have its name goes to lost and found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::ControlFlow;
 
@@ -22,6 +22,9 @@ use crate::volume::items::{Dirent, InodeItem, ROOT_INODE, dirent_key, inode_key}
 /// What lost and found is called beside the tree that it belongs to: no cluster has such a name.
 const FOUND_SUFFIX: &str = ".lost+found";
 
+/// What is lost where a part of a file cannot be read.
+const CONTENT: &str = "content";
+
 /// Copies one tree.
 pub(super) struct Copier<'a> {
     source: &'a Source,
@@ -33,8 +36,8 @@ pub(super) struct Copier<'a> {
     owner: String,
     /// Where each inode of several names stands, below the destination.
     placed: BTreeMap<InodeNo, Vec<u8>>,
-    /// Of those, the files that lack something: each of their names is told.
-    holed: BTreeSet<InodeNo>,
+    /// What the files among those lack of their content: it is told of each name.
+    holed: BTreeMap<InodeNo, Vec<(u64, Option<u64>)>>,
     /// Blocks that may still be read: a tree reaches each of a pool's once.
     budget: u64,
     /// There is no room left: the rest is named.
@@ -78,7 +81,7 @@ impl<'a> Copier<'a> {
         blocks_max: u64,
     ) -> Self {
         let owner = copied.owner.clone();
-        let (placed, holed, full) = (BTreeMap::new(), BTreeSet::new(), false);
+        let (placed, holed, full) = (BTreeMap::new(), BTreeMap::new(), false);
         let budget = blocks_max;
         Self { source, inodes, top, report, copied, owner, placed, holed, budget, full }
     }
@@ -292,8 +295,9 @@ impl<'a> Copier<'a> {
             && self.link(here, &first.clone(), name)
         {
             self.copied.links += 1;
-            if self.holed.contains(&ino) {
-                self.lose(path, ino, "content, as under its other name");
+            let of = Of { owner: &self.owner, path: Some(path), inode: Some(ino) };
+            for range in self.holed.get(&ino).into_iter().flatten() {
+                self.report.lose_range(&of, CONTENT, Some(*range));
             }
             return;
         }
@@ -383,11 +387,11 @@ impl<'a> Copier<'a> {
         self.copied.files += 1;
         self.copied.bytes += content.bytes;
         if !content.lost.is_empty() && item.is_some_and(|item| item.nlink > 1) {
-            self.holed.insert(ino);
+            self.holed.insert(ino, content.lost.clone());
         }
         let of = Of { owner: &self.owner, path: Some(path), inode: Some(ino) };
         for range in content.lost {
-            self.report.lose_range(&of, "content", Some(range));
+            self.report.lose_range(&of, CONTENT, Some(range));
         }
         if content.unaccounted > 0 {
             let what = format!("{} blocks of it are nowhere to be found", content.unaccounted);
