@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strongroom::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64};
-use strongroom::base::{BlockAddr, ClusterId, Timestamp};
+use strongroom::base::{BlockAddr, ClusterId, SnapshotId, Timestamp};
 use strongroom::block::geometry::RING_START;
 use strongroom::catalog::{Catalog, Header, NewCluster, Target};
 use strongroom::device::Device;
@@ -419,8 +419,15 @@ fn of_a_cluster_whose_root_node_is_gone_the_newest_snapshot_is_copied() {
     let wanted = Wanted { clusters: vec![of.name.clone()], snapshots: Vec::new() };
     let report = copied(&sick, Some(&sample), &wanted, &to);
     assert!(report.has_lost());
-    let newest = sample.snapshots.iter().rev().find(|(_, (cluster, _))| *cluster == of.id);
-    let (id, (_, tree)) = newest.unwrap();
+    // A snapshot that shares the root with the head is lost with it.
+    let of_it: Vec<_> = report.results.iter().filter(|tree| tree.snapshot_id.is_some()).collect();
+    let (stood_in, before) = of_it.split_last().expect("a snapshot stands in");
+    assert_eq!(stood_in.state, Fate::Copied);
+    assert!(before.iter().all(|tree| tree.state == Fate::Unreadable), "{:#?}", report.results);
+    let id: SnapshotId = stood_in.snapshot_id.as_ref().unwrap().parse().unwrap();
+    let newest = sample.snapshots.iter().rev().filter(|(_, (cluster, _))| *cluster == of.id);
+    assert_eq!(newest.map(|(id, _)| *id).nth(before.len()), Some(id));
+    let (_, tree) = &sample.snapshots[&id];
     assert!(read_back(&to.join("snapshots").join(id.to_string())) == without_xattrs(tree));
 }
 

@@ -22,6 +22,9 @@ use crate::volume::items::{Dirent, InodeItem, ROOT_INODE, dirent_key, inode_key}
 /// What lost and found is called beside the tree that it belongs to: no cluster has such a name.
 const FOUND_SUFFIX: &str = ".lost+found";
 
+/// What is lost where a part of a file cannot be read.
+const CONTENT: &str = "content";
+
 /// Copies one tree.
 pub(super) struct Copier<'a> {
     source: &'a Source,
@@ -33,6 +36,8 @@ pub(super) struct Copier<'a> {
     owner: String,
     /// Where each inode of several names stands, below the destination.
     placed: BTreeMap<InodeNo, Vec<u8>>,
+    /// What the files among those lack of their content: it is told of each name.
+    holed: BTreeMap<InodeNo, Vec<(u64, Option<u64>)>>,
     /// Blocks that may still be read: a tree reaches each of a pool's once.
     budget: u64,
     /// There is no room left: the rest is named.
@@ -76,8 +81,9 @@ impl<'a> Copier<'a> {
         blocks_max: u64,
     ) -> Self {
         let owner = copied.owner.clone();
-        let (placed, full) = (BTreeMap::new(), false);
-        Self { source, inodes, top, report, copied, owner, placed, budget: blocks_max, full }
+        let (placed, holed, full) = (BTreeMap::new(), BTreeMap::new(), false);
+        let budget = blocks_max;
+        Self { source, inodes, top, report, copied, owner, placed, holed, budget, full }
     }
 
     fn lose(&mut self, path: &[u8], inode: InodeNo, what: &str) {
@@ -289,6 +295,10 @@ impl<'a> Copier<'a> {
             && self.link(here, &first.clone(), name)
         {
             self.copied.links += 1;
+            let of = Of { owner: &self.owner, path: Some(path), inode: Some(ino) };
+            for range in self.holed.get(&ino).into_iter().flatten() {
+                self.report.lose_range(&of, CONTENT, Some(*range));
+            }
             return;
         }
         let Some(item) = self.item(ino) else {
@@ -376,9 +386,12 @@ impl<'a> Copier<'a> {
         };
         self.copied.files += 1;
         self.copied.bytes += content.bytes;
+        if !content.lost.is_empty() && item.is_some_and(|item| item.nlink > 1) {
+            self.holed.insert(ino, content.lost.clone());
+        }
         let of = Of { owner: &self.owner, path: Some(path), inode: Some(ino) };
         for range in content.lost {
-            self.report.lose_range(&of, "content", Some(range));
+            self.report.lose_range(&of, CONTENT, Some(range));
         }
         if content.unaccounted > 0 {
             let what = format!("{} blocks of it are nowhere to be found", content.unaccounted);
