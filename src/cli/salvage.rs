@@ -17,7 +17,7 @@ pub(in crate::cli) fn salvage(context: &Context, request: Request) -> Outcome {
     let salvage = opened(context, Salvage::open)?;
     let asked = Asked { clusters, snapshots };
     let report = salvage.copy(&asked, dest.as_deref()).map_err(crate::cli::offline::problem)?;
-    context.out.reply(&report, |report| text(report))?;
+    context.out.reply(&report, text)?;
     for refused in report.refused().filter_map(|tree| tree.why.as_deref()) {
         context.out.warn(refused);
     }

@@ -128,7 +128,12 @@ impl Sealed {
             let (device, key) = (self.device.clone(), slot_key.dup());
             let pool = Opening::read(device, chosen, key, &options, Books::LeftAlone)?.into_pool();
             pool.core.close();
+            // Keys were taken away by the newest state that the one before it still has.
+            let shredding = pool.serial.lock().payload.shred_pending != Generation(0);
             states.push(pool);
+            if shredding {
+                break;
+            }
         }
         Ok(states)
     }

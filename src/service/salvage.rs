@@ -37,6 +37,14 @@ pub struct Salvage {
     registry: Registry,
     /// What somebody should know before believing what is copied.
     notes: Vec<String>,
+    /// Superblock slots neither copy of which can be used.
+    slots_lost: Vec<u8>,
+}
+
+/// The slots of which both copies are among the damaged ones.
+fn slots_lost(damaged: &[(u8, u8)]) -> Vec<u8> {
+    let seconds = damaged.iter().filter(|(_, copy)| *copy == 1);
+    seconds.map(|(slot, _)| *slot).filter(|slot| damaged.contains(&(*slot, 0))).collect()
 }
 
 impl Salvage {
@@ -60,6 +68,7 @@ impl Salvage {
             other => placed(other.into()),
         })?;
         let id = sealed.pool_id();
+        let slots_lost = slots_lost(sealed.damaged_copies());
         let folder = config.pool(&id);
         let engine = engine_key(&sealed, &folder, AtHand::default(), ask)?;
         let anchor_key = AnchorKey::of(&engine);
@@ -76,7 +85,7 @@ impl Salvage {
             ));
         }
         let path = path.to_owned();
-        Ok(Self { id, path, survey, registry, notes })
+        Ok(Self { id, path, survey, registry, notes, slots_lost })
     }
 
     /// Copies what is asked for to a directory that is new or empty; without one, says what could
@@ -91,6 +100,11 @@ impl Salvage {
         let mut keys = |owner: &str, cluster, keys: &HeaderKeys| self.key(owner, cluster, keys);
         let mut report = self.survey.copy(&wanted, destination.as_ref(), &mut keys);
         report.notes.splice(0..0, self.notes.iter().cloned());
+        for slot in &self.slots_lost {
+            report.lose_of_pool(format!(
+                "superblock slot {slot}: neither copy can be read, and a later state may have stood there"
+            ));
+        }
         if let Some(destination) = &destination {
             report.store(destination);
         }

@@ -212,9 +212,9 @@ impl NewDirectory {
     pub fn set_of(&self, name: &[u8], is_link: bool, attributes: &Attributes<'_>) -> Unkept {
         let mut unkept = Unkept::default();
         let Ok(name) = checked(name) else { return unkept };
-        let (uid, gid) = owner_of(attributes);
         let no_follow = AtFlags::AT_SYMLINK_NOFOLLOW;
-        unkept.owner = fchownat(&self.fd, name, uid, gid, no_follow).is_err();
+        unkept.owner = owner_of(attributes)
+            .is_none_or(|(uid, gid)| fchownat(&self.fd, name, uid, gid, no_follow).is_err());
         let mut path = format!("/proc/self/fd/{}/", self.fd.as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
         unkept.xattrs = set_xattrs(&mut |key, value| set_xattr_at(&path, key, value), attributes);
@@ -239,9 +239,11 @@ pub fn set(file: &File, attributes: &Attributes<'_>) -> Unkept {
     }
 }
 
-fn owner_of(attributes: &Attributes<'_>) -> (Option<Uid>, Option<Gid>) {
+/// `None` where one of them is the number that chown(2) takes for "as it is".
+fn owner_of(attributes: &Attributes<'_>) -> Option<(Option<Uid>, Option<Gid>)> {
     let (uid, gid) = attributes.owner;
-    (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
+    let named = uid != u32::MAX && gid != u32::MAX;
+    named.then(|| (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
 }
 
 /// Without its owner a file has no set-ID bits: they would be those of whoever made it.
@@ -258,8 +260,7 @@ fn times_of(attributes: &Attributes<'_>) -> (TimeSpec, TimeSpec) {
 /// The owner first, which takes set-ID bits and capabilities away; then the ACL, then the mode that
 /// goes with it; the times last.
 fn set_open(fd: &OwnedFd, attributes: &Attributes<'_>) -> Unkept {
-    let (uid, gid) = owner_of(attributes);
-    let owner = fchown(fd, uid, gid).is_err();
+    let owner = owner_of(attributes).is_none_or(|(uid, gid)| fchown(fd, uid, gid).is_err());
     let xattrs = set_xattrs(&mut |key, value| set_xattr(fd, key, value), attributes);
     let mode = fchmod(fd, mode_of(attributes, owner)).is_err();
     let (accessed, modified) = times_of(attributes);

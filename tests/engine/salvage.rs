@@ -80,8 +80,8 @@ fn list(dir: &Path, prefix: &str, tree: &mut Tree, inodes: &mut BTreeMap<String,
             Seen::Link(fs::read_link(entry.path()).unwrap().to_str().unwrap().to_owned())
         } else {
             inodes.insert(path.clone(), entry.metadata().unwrap().ino());
-            let mut file = crate::model::files::File::default();
-            file.data = fs::read(entry.path()).unwrap().into();
+            let data = fs::read(entry.path()).unwrap().into();
+            let file = crate::model::files::File { data, ..Default::default() };
             Seen::File { first: String::new(), file }
         };
         tree.insert(path, seen);

@@ -43,6 +43,12 @@ impl LogRemains {
 }
 
 impl Pool {
+    /// Whether a crash may have left a log of this cluster: so too where the catalog cannot say.
+    #[must_use]
+    pub fn may_have_log(&self, cluster: ClusterId) -> bool {
+        !matches!(self.log_item(cluster), Ok(None))
+    }
+
     /// Reads what a crash left in a cluster's log, from its first record to the first that is
     /// missing or damaged: the state at some moment since the last checkpoint, the latest that can
     /// be shown to have been. Empty for a cluster without a log.

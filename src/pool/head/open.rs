@@ -174,6 +174,12 @@ impl Pool {
         let tree = root.pointer.map_or_else(Tree::empty, Tree::open);
         Ok((View::new(core, tree, guard), root.name_key))
     }
+
+    /// The tree of a cluster to which nothing was written before the last checkpoint.
+    #[must_use]
+    pub fn empty_view(&self) -> View {
+        View::new(Arc::clone(self.core()), Tree::empty(), ReadGuard::of_what_is_kept())
+    }
 }
 
 impl OpenHead {

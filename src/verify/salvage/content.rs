@@ -141,7 +141,9 @@ impl Reading<'_> {
         let many = self.content.lost.len() >= RANGES_MAX;
         match self.content.lost.last_mut() {
             Some((from, Some(length))) if many || *from + *length == offset => {
-                *length = end.max(*from + *length) - *from;
+                let end = end.max(*from + *length);
+                *from = offset.min(*from);
+                *length = end - *from;
             }
             _ => self.content.lost.push((offset, Some(end - offset))),
         }

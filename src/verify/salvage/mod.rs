@@ -194,6 +194,8 @@ impl Survey {
                         let note = "as an older state of the pool has it, of checkpoint";
                         let owner = &copied.owner;
                         report.notes.push(format!("{owner}: {note} {}", pool.generation()));
+                        let of = report::Of { owner, path: None, inode: None };
+                        report.lose(&of, format!("what was written after it{}", because(&why)));
                     }
                     copied.log_records = source.log_records();
                     copied.state = Fate::Readable;
@@ -202,6 +204,8 @@ impl Survey {
                 }
                 Err(Closed::Unreadable(reason)) if why.is_empty() => why = reason,
                 Err(Closed::Unreadable(_)) => {}
+                // An older state of what the newest one lists says nothing of the newest.
+                Err(_) if !std::ptr::eq(*found, *first) => {}
                 Err(Closed::Empty) => return close(Fate::Empty, None, copied, report),
                 Err(Closed::Refused(line)) => {
                     return close(Fate::Refused, Some(line), copied, report);
@@ -221,7 +225,11 @@ impl Survey {
         report: &mut Report,
     ) -> Result<Source, Closed> {
         let header = &found.header;
-        let Some(sealed) = &header.sealed_root else { return Err(Closed::Empty) };
+        // Before its first checkpoint a head has a log alone.
+        let has_log = found.snapshot().is_none() && pool.may_have_log(found.cluster);
+        if header.sealed_root.is_none() && !has_log {
+            return Err(Closed::Empty);
+        }
         let held = &header.keys;
         let key = match &held.plain {
             Some(secret) => {
@@ -240,7 +248,10 @@ impl Survey {
             generation: header.root_generation,
         };
         let unreadable = |error: PoolError| Closed::Unreadable(error.to_string());
-        let (view, _) = pool.open_view(&key, &context, sealed).map_err(unreadable)?;
+        let view = match &header.sealed_root {
+            Some(sealed) => pool.open_view(&key, &context, sealed).map_err(unreadable)?.0,
+            None => pool.empty_view(),
+        };
         let log = match found.snapshot() {
             Some(_) => LogRemains::default(),
             None => log_of(pool, found, &key, owner, report),
@@ -284,6 +295,11 @@ fn log_of(
             LogRemains::default()
         }
     }
+}
+
+/// A reason behind what it explains, if there is one.
+fn because(why: &str) -> String {
+    if why.is_empty() { String::new() } else { format!(": {why}") }
 }
 
 fn begun(found: &Found) -> Copied {

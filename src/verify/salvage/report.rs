@@ -212,6 +212,11 @@ impl Report {
         }
     }
 
+    /// Something of the pool as a whole is lost.
+    pub fn lose_of_pool(&mut self, what: String) {
+        self.lose(&Of { owner: "the pool", path: None, inode: None }, what);
+    }
+
     /// Whether something could not be read.
     #[must_use]
     pub fn has_lost(&self) -> bool {
