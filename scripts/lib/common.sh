@@ -75,6 +75,9 @@ everybody_reaches() {
 need_fuse() {
     [ -e /dev/fuse ] || as_root modprobe fuse 2>/dev/null || true
     [ -e /dev/fuse ] || die "/dev/fuse is missing: load the fuse module (in a container: --device /dev/fuse --cap-add SYS_ADMIN)"
+    # Where the kernel lists connections, so that one that hangs can be ended; no systemd, nobody mounts it.
+    local connections=/sys/fs/fuse/connections
+    [ ! -d $connections ] || mountpoint -q $connections || as_root mount -t fusectl fusectl $connections || true
     # fusermount3 reads it to unmount; a root that was never booted has none.
     [ -e /etc/mtab ] || as_root ln -s ../proc/self/mounts /etc/mtab
 }
