@@ -4,6 +4,7 @@ use zeroize::Zeroizing;
 
 use crate::base::{BlockAddr, ClusterId, Generation};
 use crate::crypto::OpenError;
+use crate::pool::handle::Serial;
 use crate::pool::log::{LogItem, Scan, ScanRequest, scan};
 use crate::pool::superblock::Copy;
 use crate::pool::{Pool, PoolError};
@@ -92,7 +93,17 @@ impl Pool {
         if self.participants().iter().any(|p| p.cluster() == cluster) {
             return Ok(None);
         }
-        let serial = self.serial.lock();
+        self.with_log_request(&self.serial.lock(), cluster, item, |request| scan(request).map(Some))
+    }
+
+    /// Hands over what says where a crash left a cluster's log.
+    pub(in crate::pool) fn with_log_request<R>(
+        &self,
+        serial: &Serial,
+        cluster: ClusterId,
+        item: &LogItem,
+        f: impl FnOnce(&ScanRequest<'_>) -> R,
+    ) -> R {
         let (lo, incarnation, generation, half, decided) = match &item.outstanding {
             Some(o) => (o.lo.clone(), o.incarnation, o.generation, o.half, Some(o.records)),
             None => {
@@ -100,7 +111,7 @@ impl Pool {
                 (lo, self.core.incarnation, serial.clear.generation.next(), item.half, None)
             }
         };
-        let request = ScanRequest {
+        f(&ScanRequest {
             device: &*self.core.device,
             pool: self.core.pool_id,
             incarnation,
@@ -110,7 +121,6 @@ impl Pool {
             generation,
             lo: &lo,
             decided,
-        };
-        scan(&request).map(Some)
+        })
     }
 }

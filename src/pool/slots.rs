@@ -149,14 +149,11 @@ impl Slots {
     pub fn choose_each(&self, key: &SlotKey) -> Result<Vec<Chosen>, PoolError> {
         let mut chosen = vec![self.choose(key)?];
         let newest = chosen[0].clear.sequence;
-        let older = self.copies.iter().filter(|copy| copy.clear.sequence < newest);
-        for copy in older {
-            if let Ok(payload) = copy.open(key) {
-                let bad_copies = Vec::new();
-                chosen.push(Chosen { clear: copy.clear.clone(), payload, bad_copies });
-                break;
-            }
-        }
+        let mut older = self.copies.iter().filter(|copy| copy.clear.sequence < newest);
+        chosen.extend(older.find_map(|copy| {
+            let payload = copy.open(key).ok()?;
+            Some(Chosen { clear: copy.clear.clone(), payload, bad_copies: Vec::new() })
+        }));
         Ok(chosen)
     }
 

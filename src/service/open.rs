@@ -89,15 +89,22 @@ pub(in crate::service) fn probe_known(
     config: &ConfigDir,
     place: &Path,
 ) -> Result<Sealed, ServiceError> {
-    pool::probe(device).map_err(|error| {
-        let known = match &error {
-            PoolError::NotAPool => config.pool_known_at(place),
-            _ => None,
-        };
-        let Some(id) = known else { return error.into() };
-        let what = format!("the pool {id} stood here, and every copy of its superblock is gone");
-        ServiceError::new(ProblemCode::Corrupt, what).with_hint(SUPERBLOCK_LOST)
-    })
+    pool::probe(device).map_err(|error| not_found(error, config, place))
+}
+
+/// Why no pool was found: where one is known to have stood, its superblock is lost.
+pub(in crate::service) fn not_found(
+    error: PoolError,
+    config: &ConfigDir,
+    place: &Path,
+) -> ServiceError {
+    let known = match &error {
+        PoolError::NotAPool => config.pool_known_at(place),
+        _ => None,
+    };
+    let Some(id) = known else { return error.into() };
+    let what = format!("the pool {id} stood here, and every copy of its superblock is gone");
+    ServiceError::new(ProblemCode::Corrupt, what).with_hint(SUPERBLOCK_LOST)
 }
 
 /// The pool's folder, for this process alone.

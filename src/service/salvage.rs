@@ -9,9 +9,9 @@ use crate::crypto::{ClusterKey, HeaderKeys};
 use crate::device::{self, Mode};
 use crate::keys::{AnchorKey, AtHand, ConfigDir, Deadline, KeysError, Registry, envelope};
 use crate::pool;
-use crate::service::error::{SUPERBLOCK_LOST, ServiceError};
+use crate::service::error::ServiceError;
 use crate::service::inspect::{KeysAtHand, OldKeyring};
-use crate::service::open::{AskPassphrase, engine_key};
+use crate::service::open::{AskPassphrase, engine_key, not_found};
 use crate::service::unlock::{KEY_DEADLINE, not_usable};
 use crate::sys::new_tree::NewDirectory;
 use crate::verify::RolledBack;
@@ -60,13 +60,8 @@ impl Salvage {
     ) -> Result<Self, ServiceError> {
         let placed = |e: ServiceError| e.while_doing(path.display());
         let device = device::open(path, Mode::ReadWrite).map_err(|e| placed(e.into()))?;
-        let sealed = pool::probe_remains(&device).map_err(|error| match error {
-            pool::PoolError::NotAPool if config.pool_known_at(path).is_some() => {
-                let what = "a pool stood here, and every copy of its superblock is gone";
-                placed(ServiceError::new(ProblemCode::Corrupt, what).with_hint(SUPERBLOCK_LOST))
-            }
-            other => placed(other.into()),
-        })?;
+        let sealed =
+            pool::probe_remains(&device).map_err(|error| placed(not_found(error, config, path)))?;
         let id = sealed.pool_id();
         let slots_lost = slots_lost(sealed.damaged_copies());
         let folder = config.pool(&id);

@@ -4,6 +4,7 @@ use std::ops::{ControlFlow, Deref};
 use std::sync::Arc;
 
 use crate::tree::balance;
+use crate::tree::gaps::Part;
 use crate::tree::key::Key;
 use crate::tree::node::{Child, Link, Node};
 use crate::tree::nodes::{Expected, Nodes};
@@ -92,10 +93,15 @@ impl Tree {
         to: Key,
         visit: &mut dyn FnMut(Key, &[u8]) -> ControlFlow<()>,
     ) -> Result<(), TreeError> {
-        let Some(root) = self.root.as_ref().filter(|_| from <= to) else { return Ok(()) };
-        let root = Held::root(root, nodes)?;
-        let mut range = Range { nodes, from, to, visit };
-        range.forward(&root, &Expected::ROOT).map(|_| ())
+        let mut unreadable = None;
+        self.range_with_gaps(nodes, from, to, &mut |part| match part {
+            Part::Item(key, value) => visit(key, value),
+            Part::Gap { error, .. } => {
+                unreadable = Some(error);
+                ControlFlow::Break(())
+            }
+        });
+        unreadable.map_or(Ok(()), Err)
     }
 
     /// As [`Tree::range`], in descending order.
@@ -111,7 +117,7 @@ impl Tree {
     ) -> Result<(), TreeError> {
         let Some(root) = self.root.as_ref().filter(|_| from <= to) else { return Ok(()) };
         let root = Held::root(root, nodes)?;
-        let mut range = Range { nodes, from, to, visit };
+        let mut range = Backward { nodes, from, to, visit };
         range.backward(&root, &Expected::ROOT).map(|_| ())
     }
 
@@ -160,40 +166,15 @@ impl Tree {
     }
 }
 
-struct Range<'a> {
+struct Backward<'a> {
     nodes: &'a Nodes,
     from: Key,
     to: Key,
     visit: &'a mut dyn FnMut(Key, &[u8]) -> ControlFlow<()>,
 }
 
-impl Range<'_> {
+impl Backward<'_> {
     // Recursion ends at the leaves: every step is one level down, and levels are checked.
-    fn forward(&mut self, node: &Held, expected: &Expected) -> Result<ControlFlow<()>, TreeError> {
-        let first = if node.is_leaf() {
-            node.page.find(self.from).unwrap_or_else(|i| i)
-        } else {
-            node.child_for(self.from)
-        };
-        for i in first..node.count() {
-            let key = node.key(i);
-            // The first child of an inner node may hold keys below its separator.
-            if key > self.to && (node.is_leaf() || i > first) {
-                break;
-            }
-            let flow = if node.is_leaf() {
-                (self.visit)(key, node.value(i))
-            } else {
-                let below = expected.of_child(node, i);
-                self.forward(&node.child(i, self.nodes, &below)?, &below)?
-            };
-            if flow.is_break() {
-                return Ok(flow);
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
     fn backward(&mut self, node: &Held, expected: &Expected) -> Result<ControlFlow<()>, TreeError> {
         let end = if node.is_leaf() {
             node.page.find(self.to).map_or_else(|i| i, |i| i + 1)

@@ -14,44 +14,24 @@ use strongroom::pool::{self, CutPlan, OpenOptions, Pool, superblock};
 use strongroom::tree::Key;
 use strongroom::verify::{self, CheckOptions, Defect, Owner, Report, Severity, TreeState, xray};
 use strongroom::volume::items::{ExtentItem, kind};
-use strongroom::volume::{Caller, OpenFlags, ROOT_INODE, Volume, VolumeOptions};
+use strongroom::volume::{ROOT_INODE, Volume, VolumeOptions};
 
-use crate::pools::{engine_key, header_keys, key_of, new_device, open, open_for_reading};
+use crate::pools::{
+    CLUSTER, engine_key, header_keys, mounted, new_device, open, open_for_reading, with_two_files,
+    write_file,
+};
 
-const ROOT: Caller = Caller { uid: 0, gid: 0, umask: 0o022, pid: 1 };
-const CLUSTER: ClusterId = ClusterId([5; 16]);
 const SNAPSHOT: SnapshotId = SnapshotId(77);
-
-fn mounted(catalog: &Catalog) -> (Arc<pool::Head>, Arc<Volume>) {
-    let header = catalog.header(Target::Cluster(CLUSTER)).unwrap();
-    let key = key_of(catalog, CLUSTER, &header.keys);
-    let head = catalog.open_head(&"db".parse().unwrap(), key).unwrap();
-    let options = VolumeOptions { background: false, ..VolumeOptions::default() };
-    let volume = Volume::open_head(Arc::clone(&head), options).unwrap();
-    (head, volume)
-}
-
-fn write_file(volume: &Volume, name: &str, fill: u8) {
-    let flags = OpenFlags { write: true, truncate: false };
-    let (entry, handle) = volume.create(ROOT_INODE, name.as_bytes(), 0o644, flags, &ROOT).unwrap();
-    volume.write(entry.attr.ino, 0, &vec![fill; 40 * BLOCK_SIZE], true).unwrap();
-    volume.release(handle).unwrap();
-}
 
 /// A pool with a cluster, a snapshot, and blocks that only the snapshot reaches.
 fn filled() -> Arc<SimDevice> {
     let sim = new_device();
     let catalog = open(&sim);
-    let header = Header::empty(header_keys(&catalog));
-    let (name, created_at) = ("db".parse().unwrap(), Timestamp::from_secs(1));
-    catalog.create_cluster(NewCluster { id: CLUSTER, name, created_at, header }).unwrap();
-    let (head, volume) = mounted(&catalog);
-    write_file(&volume, "a", 1);
-    write_file(&volume, "b", 2);
+    let (head, volume) = with_two_files(&catalog);
     let new = NewSnapshot {
         id: SNAPSHOT,
         cluster: CLUSTER,
-        created_at,
+        created_at: Timestamp::from_secs(1),
         expires_at: None,
         kind: SnapshotKind::OnDemand,
         description: String::new(),

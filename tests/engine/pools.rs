@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use strongroom::base::units::BLOCK_SIZE;
 use strongroom::base::{ClusterId, ClusterName, PoolId, SnapshotId, Timestamp};
 use strongroom::catalog::{
     Catalog, Header, InPlace, NewCluster, NewSnapshot, SnapshotKind, Target, reseal_root,
@@ -10,6 +11,7 @@ use strongroom::crypto::{self, ClusterKey, ClusterSecret, EngineKey, HeaderKeys,
 use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
 use strongroom::pool::{self, CreateOptions, OpenOptions};
+use strongroom::volume::{Caller, OpenFlags, ROOT_INODE, Volume, VolumeOptions};
 
 pub use crate::model::Dice;
 
@@ -138,4 +140,35 @@ pub fn restore_in_place(
     let restore = InPlace { snapshot, safety, header, replaced, next_inode_floor };
     catalog.restore_in_place(restore).unwrap();
     SnapshotId(n)
+}
+
+/// The cluster of [`with_two_files`].
+pub const CLUSTER: ClusterId = ClusterId([5; 16]);
+pub const ROOT: Caller = Caller { uid: 0, gid: 0, umask: 0o022, pid: 1 };
+
+pub fn mounted(catalog: &Catalog) -> (Arc<pool::Head>, Arc<Volume>) {
+    let header = catalog.header(Target::Cluster(CLUSTER)).unwrap();
+    let key = key_of(catalog, CLUSTER, &header.keys);
+    let head = catalog.open_head(&"db".parse().unwrap(), key).unwrap();
+    let options = VolumeOptions { background: false, ..VolumeOptions::default() };
+    let volume = Volume::open_head(Arc::clone(&head), options).unwrap();
+    (head, volume)
+}
+
+pub fn write_file(volume: &Volume, name: &str, fill: u8) {
+    let flags = OpenFlags { write: true, truncate: false };
+    let (entry, handle) = volume.create(ROOT_INODE, name.as_bytes(), 0o644, flags, &ROOT).unwrap();
+    volume.write(entry.attr.ino, 0, &vec![fill; 40 * BLOCK_SIZE], true).unwrap();
+    volume.release(handle).unwrap();
+}
+
+/// Makes [`CLUSTER`], mounted, with the files `a` and `b`.
+pub fn with_two_files(catalog: &Catalog) -> (Arc<pool::Head>, Arc<Volume>) {
+    let header = Header::empty(header_keys(catalog));
+    let (name, created_at) = ("db".parse().unwrap(), Timestamp::from_secs(1));
+    catalog.create_cluster(NewCluster { id: CLUSTER, name, created_at, header }).unwrap();
+    let (head, volume) = mounted(catalog);
+    write_file(&volume, "a", 1);
+    write_file(&volume, "b", 2);
+    (head, volume)
 }

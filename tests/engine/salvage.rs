@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use strongroom::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64};
-use strongroom::base::{BlockAddr, ClusterId, SnapshotId, Timestamp};
+use strongroom::base::{BlockAddr, SnapshotId};
 use strongroom::block::geometry::RING_START;
-use strongroom::catalog::{Catalog, Header, NewCluster, Target};
+use strongroom::catalog::{Catalog, Target};
 use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
 use strongroom::pool::superblock::copy_offset;
@@ -23,15 +23,13 @@ use strongroom::verify::xray;
 use strongroom::volume::items::{
     Dirent, ExtentItem, InodeItem, ROOT_INODE, dirent_key, inode_key, kind,
 };
-use strongroom::volume::{Caller, FileKind, OpenFlags, Volume, VolumeOptions};
+use strongroom::volume::{FileKind, OpenFlags};
 
 use crate::corrupt::damage::Damage;
 use crate::corrupt::sample::{Kind, Sample, key_of as key_of_sample};
 use crate::model::files::{Seen, Tree};
-use crate::pools::{Dice, engine_key, header_keys, key_of, new_device, open};
+use crate::pools::{Dice, ROOT, engine_key, mounted, new_device, open, with_two_files, write_file};
 
-const ROOT: Caller = Caller { uid: 0, gid: 0, umask: 0o022, pid: 1 };
-const CLUSTER: ClusterId = ClusterId([5; 16]);
 /// Mutations after each of which a pool is copied, where nothing else is asked for.
 const MUTATIONS: u64 = 300;
 
@@ -202,22 +200,6 @@ fn where_the_newest_catalog_is_gone_the_one_before_serves_and_that_is_said() {
     assert_eq!(fs::read(place.path().join("d/clusters/db/a")).unwrap(), vec![1; 40 * BLOCK_SIZE]);
 }
 
-fn mounted(catalog: &Catalog) -> (Arc<pool::Head>, Arc<Volume>) {
-    let header = catalog.header(Target::Cluster(CLUSTER)).unwrap();
-    let key = key_of(catalog, CLUSTER, &header.keys);
-    let head = catalog.open_head(&"db".parse().unwrap(), key).unwrap();
-    let options = VolumeOptions { background: false, ..VolumeOptions::default() };
-    let volume = Volume::open_head(Arc::clone(&head), options).unwrap();
-    (head, volume)
-}
-
-fn write_file(volume: &Volume, name: &str, fill: u8) {
-    let flags = OpenFlags { write: true, truncate: false };
-    let (entry, handle) = volume.create(ROOT_INODE, name.as_bytes(), 0o644, flags, &ROOT).unwrap();
-    volume.write(entry.attr.ino, 0, &vec![fill; 40 * BLOCK_SIZE], true).unwrap();
-    volume.release(handle).unwrap();
-}
-
 /// A pool with a cluster of three files, two of them in the root.
 fn filled() -> Arc<SimDevice> {
     changed(|_, _| {})
@@ -227,12 +209,7 @@ fn filled() -> Arc<SimDevice> {
 fn changed(edit: impl Fn(&mut Txn<'_>, &pool::Head)) -> Arc<SimDevice> {
     let sim = new_device();
     let catalog = open(&sim);
-    let header = Header::empty(header_keys(&catalog));
-    let (name, created_at) = ("db".parse().unwrap(), Timestamp::from_secs(1));
-    catalog.create_cluster(NewCluster { id: CLUSTER, name, created_at, header }).unwrap();
-    let (head, volume) = mounted(&catalog);
-    write_file(&volume, "a", 1);
-    write_file(&volume, "b", 2);
+    let (head, volume) = with_two_files(&catalog);
     let dir = volume.mkdir(ROOT_INODE, b"dir", 0o755, &ROOT).unwrap().attr.ino;
     let flags = OpenFlags { write: true, truncate: false };
     let (entry, handle) = volume.create(dir, b"inner", 0o640, flags, &ROOT).unwrap();

@@ -85,31 +85,14 @@ impl Pool {
         cluster: ClusterId,
         item: &LogItem,
     ) -> Result<(Vec<ScannedRecord>, Option<PoolError>), PoolError> {
-        let (lo, incarnation, generation, half, decided) = match &item.outstanding {
-            Some(o) => {
-                let decided = Some(o.records).filter(|records| *records != UNREADABLE);
-                (o.lo.clone(), o.incarnation, o.generation, o.half, decided)
+        self.with_log_request(&self.serial.lock(), cluster, item, |request| {
+            // Of a log that recovery could not read, it counted nothing.
+            let decided = request.decided.filter(|records| *records != UNREADABLE);
+            let request = ScanRequest { decided, ..*request };
+            match log::scan(&request) {
+                Ok(scan) => Ok((scan.records, None)),
+                Err(error) => Ok((log::scan_prefix(&request)?.records, Some(error))),
             }
-            None => {
-                let serial = self.serial.lock();
-                let lo = Zeroizing::new(*serial.payload.lo.bytes());
-                (lo, self.core.incarnation, serial.clear.generation.next(), item.half, None)
-            }
-        };
-        let request = ScanRequest {
-            device: &*self.core.device,
-            pool: self.core.pool_id,
-            incarnation,
-            cluster,
-            area: item.area,
-            half,
-            generation,
-            lo: &lo,
-            decided,
-        };
-        match log::scan(&request) {
-            Ok(scan) => Ok((scan.records, None)),
-            Err(error) => Ok((log::scan_prefix(&request)?.records, Some(error))),
-        }
+        })
     }
 }

@@ -24,6 +24,7 @@ use crate::sys::aligned::AlignedBuf;
 const SEARCH_BLOCKS: u64 = 256;
 
 /// Which log to read.
+#[derive(Clone, Copy)]
 pub struct ScanRequest<'a> {
     /// The device.
     pub device: &'a dyn Device,

@@ -9,9 +9,9 @@ use std::io;
 use std::ops::ControlFlow;
 
 use crate::base::InodeNo;
-use crate::sys::new_tree::{self, NewDirectory, is_full};
+use crate::sys::new_tree::{self, NewDirectory, Unkept, is_full};
 use crate::verify::hits::printable;
-use crate::verify::salvage::attributes::{self, of_item, tell};
+use crate::verify::salvage::attributes::{self, of_item};
 use crate::verify::salvage::content;
 use crate::verify::salvage::inodes::{Inode, Inodes};
 use crate::verify::salvage::report::{Copied, Of, Report};
@@ -260,8 +260,7 @@ impl<'a> Copier<'a> {
             Some(item) => {
                 let xattrs = self.xattrs(level.inode, &level.path);
                 let unkept = here.set(&of_item(&item, &xattrs));
-                let of = Of { owner: &self.owner, path: Some(&level.path), inode: None };
-                tell(&unkept, &item, &of, self.report);
+                self.tell(&unkept, &item, &level.path);
             }
             None => self.lose(&level.path, level.inode, "the directory's own attributes"),
         }
@@ -410,8 +409,7 @@ impl<'a> Copier<'a> {
         };
         let xattrs = self.xattrs(ino, path);
         let unkept = new_tree::set(&file, &of_item(item, &xattrs));
-        let of = Of { owner: &self.owner, path: Some(path), inode: None };
-        tell(&unkept, item, &of, self.report);
+        self.tell(&unkept, item, path);
         Ok(true)
     }
 
@@ -455,6 +453,12 @@ impl<'a> Copier<'a> {
         Ok(true)
     }
 
+    /// Says which attributes of what was made could not be kept.
+    fn tell(&mut self, unkept: &Unkept, item: &InodeItem, path: &[u8]) {
+        let of = Of { owner: &self.owner, path: Some(path), inode: None };
+        attributes::tell(unkept, item, &of, self.report);
+    }
+
     fn attributes_of(
         &mut self,
         here: &NewDirectory,
@@ -465,8 +469,7 @@ impl<'a> Copier<'a> {
         let xattrs = self.xattrs(ino, path);
         let is_link = item.kind() == FileKind::Symlink;
         let unkept = here.set_of(name, is_link, &of_item(item, &xattrs));
-        let of = Of { owner: &self.owner, path: Some(path), inode: None };
-        tell(&unkept, item, &of, self.report);
+        self.tell(&unkept, item, path);
     }
 
     /// Copies what no name leads to, by its number.
