@@ -9,7 +9,7 @@ need_rust
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/strongroom/tools
 if ! command -v cargo-deny >/dev/null 2>&1 && [ ! -x "$tools/bin/cargo-deny" ]; then
     say "installing cargo-deny"
-    CARGO_TARGET_DIR=$tools/build cargo install --quiet --locked cargo-deny --root "$tools"
+    CARGO_TARGET_DIR=$tools/build cargo install --quiet --debug --locked cargo-deny --root "$tools"
     rm -rf "$tools/build"
 fi
 PATH="$tools/bin:$PATH"

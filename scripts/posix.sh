@@ -24,7 +24,7 @@ tools=$target/posix
 # tool NAME VERSION: the suite from crates.io, built once beside what cargo builds.
 tool() {
     [ -x "$tools/bin/$1" ] || CARGO_TARGET_DIR=$tools/build \
-        cargo install --quiet "$1" --version "$2" --locked --root "$tools"
+        cargo install --quiet --debug "$1" --version "$2" --locked --root "$tools"
 }
 tool pjdfstest 0.2.2
 tool fsx 0.3.2

@@ -12,4 +12,4 @@ if [ -z "${STRONGROOM_BIN:-}" ]; then
     export STRONGROOM_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug/strongroom
 fi
 if [ $# -eq 0 ]; then set -- tests/shell/*.bats; fi
-exec bats --tap "$@"
+exec bats --tap --timing "$@"

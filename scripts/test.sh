@@ -25,7 +25,7 @@ need_fuse
 
 export CARGO_TERM_COLOR=never
 log=$(mktemp -d)
-trap 'rm -rf "$log"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$log"' EXIT
 passed=0 failed=0 skipped=0 parts=() failures=()
 
 # part NAME COMMAND...: runs it, counts its tests, remembers its time.
@@ -36,6 +36,18 @@ part() {
     "$@" 2>&1 | tee "$log/out" || status=${PIPESTATUS[0]}
     count "$status"
     parts+=("$(printf '%5ds  %s' $((SECONDS - begin)) "$name")")
+}
+
+# beside NAME COMMAND...: begins it beside the parts that follow, out of their way: they wait more than
+# they compute. outcome_of NAME says afterwards what it said.
+beside() {
+    local name=$1
+    shift
+    { nice -n 19 "$@" >"$log/$name" 2>&1; echo $? >"$log/$name.status"; } &
+}
+outcome_of() {
+    cat "$log/$1"
+    return "$(cat "$log/$1.status")"
 }
 
 # Remembers which tests failed, and what was said of it; of a part that counts none, what it said last.
@@ -65,15 +77,18 @@ count() {
 }
 
 part "formatting" cargo fmt --check
-part "clippy" cargo clippy --quiet --all-targets -- -D warnings
-part "licences, bans, sources" scripts/deny.sh
 part "build" cargo build --quiet --tests --bins
 part "unit, engine, command line and mount tests" cargo test --quiet --no-fail-fast
 part "crashes" scripts/crash.sh --short
 # What "build" made: building the program alone would resolve its features anew.
 export STRONGROOM_BIN=${CARGO_TARGET_DIR:-$PWD/target}/debug/strongroom
+beside clippy cargo clippy --quiet --all-targets -- -D warnings
+beside deny scripts/deny.sh
 part "suites of others" scripts/posix.sh --short
 part "at the shell" scripts/shell_tests.sh
+wait    # for what runs beside
+part "clippy" outcome_of clippy
+part "licences, bans, sources" outcome_of deny
 
 say "time"
 printf '%s\n' "${parts[@]}"

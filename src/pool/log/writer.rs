@@ -1,6 +1,8 @@
 //! Appending to a cluster's log: pending groups, group commit, the switch at a cut.
 //!
-//! One leader at a time writes what all waiting callers asked for: records, then one flush. While
+//! One leader at a time writes what all waiting callers asked for: records, then one flush. Callers
+//! that came too late for it wait apart from those that it serves: at its end it wakes all of these,
+//! and of the others one, which leads for the rest of them. While
 //! a checkpoint is under way the log of the interval it closes stays open: the first commit after
 //! the cut writes what was still pending there, then a switch record, then the new interval's
 //! records, so that they can be found from the superblock before (rule 2).
@@ -109,6 +111,10 @@ struct State {
     /// An interval whose log is full while its checkpoint is under way.
     awaited: Option<Generation>,
     leader: bool,
+    /// How many leaders there have been.
+    round: u64,
+    /// How far the last of them reaches, in groups.
+    reaches: u64,
 }
 
 /// The log of one mounted cluster.
@@ -117,7 +123,8 @@ pub(in crate::pool) struct LogWriter {
     cluster: ClusterId,
     area: Run,
     state: Mutex<State>,
-    turn: Condvar,
+    /// For callers whom the leader of an even round serves, and of an odd one.
+    turns: [Condvar; 2],
 }
 
 /// What one leader writes.
@@ -160,8 +167,11 @@ impl LogWriter {
             floor: Some(interval.0),
             awaited: None,
             leader: false,
+            round: 0,
+            reaches: 0,
         };
-        Self { core, cluster, area, state: Mutex::new(Rank::HeadLog, state), turn: Condvar::new() }
+        let turns = [Condvar::new(), Condvar::new()];
+        Self { core, cluster, area, state: Mutex::new(Rank::HeadLog, state), turns }
     }
 
     /// Takes an operation's results. Called under the tree's lock, so that the log's order is the
@@ -217,7 +227,7 @@ impl LogWriter {
             state.awaited = None;
         }
         drop(state);
-        self.turn.notify_all();
+        self.wake_all();
     }
 
     /// Another seed, with the gate's read side held. Records under it can be opened only once the
@@ -239,6 +249,11 @@ impl LogWriter {
     /// # Errors
     /// Device errors, after which the pool is read-only; they stay for every later caller.
     pub fn commit(&self) -> Result<(), PoolError> {
+        // Whoever leaves with an error may have been the one that was woken to lead.
+        self.commit_marked().inspect_err(|_| self.wake_all())
+    }
+
+    fn commit_marked(&self) -> Result<(), PoolError> {
         let mut state = self.state.lock();
         let target = state.marked;
         loop {
@@ -247,7 +262,8 @@ impl LogWriter {
             }
             self.core.check_writable()?;
             if state.leader {
-                state = self.turn.wait(state);
+                let round = if target <= state.reaches { state.round } else { state.round + 1 };
+                state = self.turn(round).wait(state);
                 continue;
             }
             if let Some(generation) = state.awaited.or(state.floor) {
@@ -257,24 +273,50 @@ impl LogWriter {
                 state = self.state.lock();
                 continue;
             }
-            state.leader = true;
-            let mut work = state.take_work();
+            let work = state.lead();
             drop(state);
-            let leading = Leading(self);
-            let written = self.write(&mut work);
-            drop(leading);
+            self.lead(work)?;
             state = self.state.lock();
-            state.leader = false;
-            self.turn.notify_all();
-            match written {
-                Ok(Written::Durable) => state.wrote(&work),
-                Ok(Written::NeedsCheckpoint(generation)) => state.no_room(work, generation),
-                Err(error) => {
-                    self.core.fail(&format!("the intent log could not be written: {error}"));
-                    return Err(error);
-                }
+        }
+    }
+
+    /// Writes, and tells those who wait for it.
+    fn lead(&self, mut work: Work) -> Result<(), PoolError> {
+        let leading = Leading(self);
+        let written = self.write(&mut work);
+        drop(leading);
+        let mut state = self.state.lock();
+        state.leader = false;
+        match written {
+            Ok(Written::Durable) => {
+                state.wrote(&work);
+                let round = state.round;
+                // Awake they want the lock.
+                drop(state);
+                self.turn(round + 1).notify_one();
+                self.turn(round).notify_all();
+                Ok(())
+            }
+            Ok(Written::NeedsCheckpoint(generation)) => {
+                state.no_room(work, generation);
+                drop(state);
+                self.wake_all();
+                Ok(())
+            }
+            Err(error) => {
+                self.core.fail(&format!("the intent log could not be written: {error}"));
+                Err(error)
             }
         }
+    }
+
+    fn turn(&self, round: u64) -> &Condvar {
+        let [even, odd] = &self.turns;
+        if round.is_multiple_of(2) { even } else { odd }
+    }
+
+    fn wake_all(&self) {
+        self.turns.iter().for_each(Condvar::notify_all);
     }
 
     fn write(&self, work: &mut Work) -> Result<Written, PoolError> {
@@ -444,13 +486,14 @@ impl Drop for Leading<'_> {
         if std::thread::panicking() {
             self.0.core.fail("a defect: a log record was left half written");
             self.0.state.lock().leader = false;
-            self.0.turn.notify_all();
+            self.0.wake_all();
         }
     }
 }
 
 impl State {
-    fn take_work(&mut self) -> Work {
+    fn lead(&mut self) -> Work {
+        (self.leader, self.round, self.reaches) = (true, self.round + 1, self.marked);
         let count = self.pending.iter().take_while(|g| g.number <= self.marked).count();
         let groups: Vec<Group> = self.pending.drain(..count).collect();
         self.pending_bytes -= groups.iter().map(Group::bytes).sum::<usize>();
