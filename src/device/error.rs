@@ -65,6 +65,14 @@ pub enum DeviceError {
         /// The device's size.
         size: u64,
     },
+    /// It is shorter than it was when it was opened: a file that was truncated, a smaller volume.
+    #[error("the device has {found} bytes and had {size}: it was cut short")]
+    CutShort {
+        /// What it had.
+        size: u64,
+        /// What it has.
+        found: u64,
+    },
     /// Another machine took the device over. Never write again.
     #[error("the device was taken over by another machine")]
     LeaseLost,

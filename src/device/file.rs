@@ -171,6 +171,20 @@ impl FileDevice {
         Ok(Self { fd, size: AtomicU64::new(size), info: DeviceInfo { path, direct, kind } })
     }
 
+    /// What a request failed with. A device that was cut short answers in ways of its own: by an end
+    /// of file, an error, or that there is no room.
+    fn failed(&self, op: Operation, offset: u64, source: io::Error) -> DeviceError {
+        let failed = failed(op, offset, source);
+        self.check_size(op).err().unwrap_or(failed)
+    }
+
+    /// That the device is not shorter than it was.
+    fn check_size(&self, op: Operation) -> Result<(), DeviceError> {
+        let size = self.size_bytes();
+        let found = file_io::size(&self.fd).map_err(|e| failed(op, 0, e))?;
+        if found < size { Err(DeviceError::CutShort { size, found }) } else { Ok(()) }
+    }
+
     fn is_aligned(&self, start: *const u8) -> bool {
         !self.info.direct || start.addr().is_multiple_of(BLOCK_SIZE)
     }
@@ -189,25 +203,30 @@ impl Device for FileDevice {
             let mut aligned = AlignedBuf::new(buf.len());
             file_io::pread(&self.fd, &mut aligned, offset).map(|()| buf.copy_from_slice(&aligned))
         };
-        result.map_err(|e| failed(Operation::Read, offset, e))?;
+        result.map_err(|e| self.failed(Operation::Read, offset, e))?;
         counters::DEVICE_READ_BYTES.add(buf.len() as u64);
         Ok(())
     }
 
     fn write(&self, offset: u64, buf: &[u8]) -> Result<(), DeviceError> {
         check_range(self.size_bytes(), offset, buf.len() as u64)?;
+        if offset + buf.len() as u64 == self.size_bytes() {
+            // Of a file that was cut short it would make one of the old size, with a hole in it.
+            self.check_size(Operation::Write)?;
+        }
         let result = if self.is_aligned(buf.as_ptr()) {
             file_io::pwrite(&self.fd, buf, offset)
         } else {
             file_io::pwrite(&self.fd, &AlignedBuf::from_slice(buf), offset)
         };
-        result.map_err(|e| failed(Operation::Write, offset, e))?;
+        result.map_err(|e| self.failed(Operation::Write, offset, e))?;
         counters::DEVICE_WRITE_BYTES.add(buf.len() as u64);
         Ok(())
     }
 
     fn flush(&self) -> Result<(), DeviceError> {
-        file_io::fdatasync(&self.fd).map_err(|e| failed(Operation::Flush, 0, e))?;
+        file_io::fdatasync(&self.fd).map_err(|e| self.failed(Operation::Flush, 0, e))?;
+        self.check_size(Operation::Flush)?;
         counters::DEVICE_FLUSHES.increment();
         Ok(())
     }
@@ -256,7 +275,7 @@ impl Device for FileDevice {
             _ if file_io::size(&self.fd).map_err(grow)? >= new_size => {}
             _ => file_io::set_size(&self.fd, new_size).map_err(grow)?,
         }
-        file_io::fdatasync(&self.fd).map_err(grow)?;
+        file_io::fdatasync(&self.fd).map_err(|e| failed(Operation::Flush, 0, e))?;
         self.size.fetch_max(new_size, Ordering::AcqRel);
         Ok(())
     }
@@ -329,6 +348,32 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_was_cut_short_is_told_so_and_not_made_longer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.img");
+        let device = create(&path, Some(16 << 20)).unwrap();
+        let mut block = AlignedBuf::from_slice(&[7; BLOCK_SIZE]);
+        device.write(8 << 20, &block).unwrap();
+        device.flush().unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        let short = (4 << 20) + 100;
+        file.set_len(short).unwrap();
+        let is_told = |done: Result<(), DeviceError>| match done {
+            Err(DeviceError::CutShort { size, found }) => (size, found) == (16 << 20, short),
+            _ => false,
+        };
+        assert!(is_told(device.read(8 << 20, &mut block)), "no zeros in place of what was there");
+        assert!(is_told(device.read(4 << 20, &mut block)), "nor of a part of it");
+        assert!(is_told(device.write((16 << 20) - BLOCK_SIZE_U64, &block)));
+        assert!(is_told(device.flush()));
+        assert_eq!(file.metadata().unwrap().len(), short);
+        device.write(0, &block).unwrap();
+        assert!(is_told(device.flush()), "nothing is durable there");
+        file.set_len(16 << 20).unwrap();
+        device.flush().unwrap();
+    }
+
+    #[test]
     fn a_sparse_device_takes_space_only_where_it_is_used() {
         use std::os::unix::fs::MetadataExt;
         let dir = tempfile::tempdir().unwrap();
@@ -380,6 +425,26 @@ mod tests {
             losetup(&["-c".as_ref(), disk.node.as_os_str()]).unwrap();
         });
         drop(device);
-        conformance::remembers(&*open(&disk.node, Mode::ReadWrite).unwrap());
+        let device = open(&disk.node, Mode::ReadWrite).unwrap();
+        conformance::remembers(&*device);
+        says_that_it_was_cut_short(&*device, || {
+            file.set_len(16 << 20).unwrap();
+            losetup(&["-c".as_ref(), disk.node.as_os_str()]).unwrap();
+        });
+    }
+
+    /// Of a device of 24 MiB, of which `cut` leaves 16.
+    fn says_that_it_was_cut_short(device: &dyn Device, cut: impl FnOnce()) {
+        let is_told = |done| {
+            matches!(done, Err(DeviceError::CutShort { size: 0x180_0000, found: 0x100_0000 }))
+        };
+        let mut blocks = AlignedBuf::new(2 * BLOCK_SIZE);
+        let across = (16 << 20) - BLOCK_SIZE_U64;
+        device.write(across, &blocks).unwrap();
+        cut();
+        assert!(is_told(device.read(across, &mut blocks)));
+        assert!(is_told(device.write(across, &blocks)));
+        assert!(is_told(device.write(20 << 20, &blocks)));
+        assert!(is_told(device.flush()));
     }
 }

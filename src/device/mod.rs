@@ -49,7 +49,8 @@ pub trait Device: Send + Sync {
     /// Makes durable every write that had returned before the call.
     ///
     /// # Errors
-    /// [`DeviceError`]; nothing may be believed durable then, and a second try proves nothing.
+    /// [`DeviceError`], also where the device was cut short; nothing may be believed durable then, and
+    /// a second try proves nothing.
     fn flush(&self) -> Result<(), DeviceError>;
     /// Says that the range holds nothing of worth. What a read gives afterwards is not defined.
     /// `false`: the medium cannot, and nothing was done.
@@ -66,7 +67,8 @@ pub trait Device: Send + Sync {
     /// Grows to `new_size` bytes; a block device must already have them.
     ///
     /// # Errors
-    /// [`DeviceError::OutOfRange`] where that would shrink, or the block device is smaller.
+    /// [`DeviceError::OutOfRange`] where that would shrink, or the block device is smaller. One of
+    /// [`Operation::Flush`] is that of a failed flush.
     fn grow(&self, new_size: u64) -> Result<(), DeviceError>;
     /// What stands beneath, for people.
     fn describe(&self) -> DeviceInfo;

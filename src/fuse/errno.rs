@@ -36,6 +36,9 @@ const fn judge(error: &VolumeError) -> (i32, Weight) {
         VolumeError::TooManyLinks => (libc::EMLINK, Expected),
         VolumeError::NoSpace => (libc::ENOSPC, Warning),
         VolumeError::ReadOnly => (libc::EROFS, Expected),
+        // Not EROFS: the kernel may have accepted long ago what is refused only now, and passes this
+        // on to whoever asks for durability.
+        VolumeError::PoolReadOnly(_) => (libc::EIO, Failure),
         VolumeError::Locked => (libc::ENOKEY, Expected),
         VolumeError::Corrupt { .. } => (libc::EIO, Failure),
         VolumeError::Io(_) => (libc::EIO, Failure),
@@ -122,10 +125,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_pool_a_lost_key_and_corruption_have_errnos_of_their_own() {
+    fn a_full_pool_a_lost_key_and_corruption_have_errnos_of_their_own_and_a_failed_pool_is_no_snapshot()
+     {
         let errno = |e: &VolumeError| answer("test", "write", 1, e).code();
         assert_eq!(errno(&VolumeError::NoSpace), libc::ENOSPC);
         assert_eq!(errno(&VolumeError::Locked), libc::ENOKEY);
+        assert_eq!(errno(&VolumeError::ReadOnly), libc::EROFS);
+        assert_eq!(errno(&VolumeError::PoolReadOnly("a flush failed".to_owned())), libc::EIO);
         let corrupt = VolumeError::Corrupt { what: "a block", ino: None, offset: None, addr: None };
         let before = FUSE_ERRORS.get();
         assert_eq!(errno(&corrupt), libc::EIO);

@@ -173,7 +173,7 @@ impl Pool {
         };
         slots::write_slot(&*core.device, &clear, &payload, &serial.slot_key)?;
         // Not acknowledged where somebody's flush failed meanwhile: the next opening decides.
-        core.check_writable()?;
+        core.flush()?;
         // 7. It has happened.
         self.commit(serial, clear, payload, appended, &folds, &written, generation);
         Ok((generation, written.edit))

@@ -7,8 +7,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use crate::base::{BLOCK_SIZE, Generation, PoolId};
 use crate::block::{Book, DataStore, PoolNodes, Readers, Space};
 use crate::crypto::LogOuterKey;
-use crate::device::Device;
+use crate::device::{Device, DeviceError, Operation};
 use crate::pool::due::Due;
+use crate::pool::flushes::Flushes;
 use crate::pool::{Pool, PoolError};
 use crate::sys::sync::{Mutex, Rank, RwLock};
 use crate::tree::Nodes;
@@ -51,6 +52,7 @@ pub(in crate::pool) struct Core {
     pub due: Due,
     /// The checkpoint that is durable.
     durable: AtomicU64,
+    flushes: Flushes,
     /// Why the pool takes no changes, once it does not.
     failed: Mutex<Option<String>>,
     /// Who makes checkpoints.
@@ -89,6 +91,7 @@ impl Core {
             readers: parts.readers,
             due: parts.due,
             durable: AtomicU64::new(parts.durable.get()),
+            flushes: Flushes::new(),
             failed: Mutex::new(Rank::PoolFailure, None),
             pool: OnceLock::new(),
         }
@@ -130,16 +133,30 @@ impl Core {
     }
 
     /// Flushes the device. Of a flush that failed nobody knows what it lost: a later success, also
-    /// one that began before, says nothing about what was written until then.
+    /// one that began before, says nothing about what was written until then. So it waits for those
+    /// that are under way beside it.
     ///
     /// # Errors
     /// The device's; [`PoolError::ReadOnly`] where the pool has failed meanwhile.
     pub fn flush(&self) -> Result<(), PoolError> {
-        if let Err(error) = self.device.flush() {
-            self.fail(&error);
-            return Err(error.into());
-        }
+        let flushing = self.flushes.begin();
+        self.device.flush().inspect_err(|error| self.fail(error))?;
+        drop(flushing);
+        self.flushes.wait();
         self.check_writable()
+    }
+
+    /// Grows the device. The flush in it counts as any other.
+    ///
+    /// # Errors
+    /// The device's; where the flush failed, the pool is read-only.
+    pub fn grow(&self, bytes: u64) -> Result<(), PoolError> {
+        let _flushing = self.flushes.begin();
+        let grown = self.device.grow(bytes);
+        if let Err(error @ DeviceError::Io { op: Operation::Flush, .. }) = &grown {
+            self.fail(error);
+        }
+        Ok(grown?)
     }
 
     /// Why the pool takes no changes, if it does not.

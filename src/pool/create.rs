@@ -114,6 +114,7 @@ pub fn create_over(device: &Arc<dyn Device>, options: CreateOptions) -> Result<(
             wraps: options.wraps.clone(),
         };
         slots::write_slot(device, &clear, &payload, &key)?;
+        device.flush()?;
         slots::verify_slot(device, &clear, &key)?;
     }
     Ok(())

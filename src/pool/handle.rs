@@ -295,7 +295,7 @@ impl Pool {
         }
         let bytes = total_blocks * crate::base::units::BLOCK_SIZE_U64;
         if self.core.device.size_bytes() < bytes {
-            self.core.device.grow(bytes)?;
+            self.core.grow(bytes)?;
         }
         // Blocks beyond the old end may be used in the same checkpoint that states the new one.
         self.core.space.grow(total_blocks);

@@ -17,6 +17,7 @@ pub(in crate::pool) mod core;
 mod create;
 mod due;
 mod error;
+mod flushes;
 mod handle;
 mod head;
 mod inspect;
@@ -33,6 +34,8 @@ pub mod superblock;
 
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod flush_tests;
 #[cfg(test)]
 mod pool_tests;
 #[cfg(test)]

@@ -57,6 +57,7 @@ impl Pool {
         let first = serial.clear.clone();
         let other = Clear { index: 1 - first.index, sequence: first.sequence + 1, ..first.clone() };
         slots::write_slot(device, &other, &serial.payload, &serial.slot_key)?;
+        self.core.flush()?;
         slots::verify_slot(device, &first, &serial.slot_key)?;
         slots::verify_slot(device, &other, &serial.slot_key)?;
         serial.clear = other;

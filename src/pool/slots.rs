@@ -182,7 +182,7 @@ pub(in crate::pool) fn write_copy(
     Ok(device.write(copy_offset(clear.index, copy), &buf)?)
 }
 
-/// Writes both copies of a slot and flushes: the superblock is durable.
+/// Writes both copies of a slot; the superblock is durable once the caller has flushed.
 pub(in crate::pool) fn write_slot(
     device: &dyn Device,
     clear: &Clear,
@@ -192,7 +192,7 @@ pub(in crate::pool) fn write_slot(
     for copy in 0..COPIES {
         write_copy(device, clear, copy, payload, key)?;
     }
-    Ok(device.flush()?)
+    Ok(())
 }
 
 /// Reads both copies of a slot back and opens them: what was written is there.

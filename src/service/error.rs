@@ -9,6 +9,9 @@ use crate::keys::{self, KeysError};
 use crate::pool::PoolError;
 use crate::volume::VolumeError;
 
+/// What to do about a pool whose device is shorter than it was.
+const CUT_SHORT: &str = "bring the device back to its size before anything is written to it";
+
 /// What to do where the pool is full.
 pub const POOL_FULL: &str =
     "delete files, or: strongroom snapshot delete ID, or: strongroom pool grow --size SIZE";
@@ -112,6 +115,9 @@ impl From<DeviceError> for ServiceError {
                 return Self { code: ProblemCode::Forbidden, detail, hint };
             }
             DeviceError::NoSpace => ProblemCode::PoolFull,
+            DeviceError::CutShort { .. } => {
+                return Self::new(ProblemCode::PoolTruncated, detail).with_hint(CUT_SHORT);
+            }
             DeviceError::NotFound { .. } => ProblemCode::PoolNotFound,
             DeviceError::Exists { .. } => ProblemCode::PoolExists,
             DeviceError::Busy { .. } => ProblemCode::PoolBusy,
@@ -142,10 +148,7 @@ impl From<PoolError> for ServiceError {
             PoolError::TooNew { .. } => {
                 (ProblemCode::FormatTooNew, Some("install the version that it was last used with"))
             }
-            PoolError::Truncated { .. } => (
-                ProblemCode::PoolTruncated,
-                Some("bring the device back to its size before anything is written to it"),
-            ),
+            PoolError::Truncated { .. } => (ProblemCode::PoolTruncated, Some(CUT_SHORT)),
             PoolError::RolledBack { .. } => (ProblemCode::PoolRolledBack, Some(keys::ROLLED_BACK)),
             PoolError::TooSmall { .. } => (ProblemCode::Usage, Some("choose a larger --size")),
             PoolError::Outstanding => {
@@ -164,6 +167,7 @@ impl From<VolumeError> for ServiceError {
         let detail = error.to_string();
         let code = match error {
             VolumeError::NoSpace => ProblemCode::PoolFull,
+            VolumeError::PoolReadOnly(reason) => return PoolError::ReadOnly { reason }.into(),
             VolumeError::ReadOnly => ProblemCode::PoolReadOnly,
             VolumeError::Corrupt { .. } => ProblemCode::Corrupt,
             VolumeError::NotSupported => ProblemCode::FormatTooNew,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{ClusterId, SnapshotId, codec};
+use crate::base::{ClusterId, ProblemCode, SnapshotId, codec};
 use crate::keys::{read_private, write_private};
 use crate::service::Service;
 use crate::service::error::ServiceError;
@@ -137,7 +137,8 @@ impl Service {
     }
 
     /// Makes the recorded mounts again, each for itself: one that fails is logged and told, and
-    /// stays recorded. Returns mount point and error of those that failed.
+    /// stays recorded, but for what is not there any more (a deletion that ended in an error, or in a
+    /// crash, before its records were forgotten). Returns mount point and error of those that failed.
     #[must_use]
     pub fn remount(&self) -> Vec<(PathBuf, ServiceError)> {
         // All stay recorded until they are there: a crash in the middle loses none.
@@ -145,9 +146,18 @@ impl Service {
         let mut failed = Vec::new();
         for record in recorded {
             let place = PathBuf::from(OsString::from_vec(record.mountpoint.clone()));
-            if let Err(error) = self.mount_again(&record, place.clone()) {
-                log::error!("'{}' was not mounted again: {error}", place.display());
-                failed.push((place, error));
+            match self.mount_again(&record, place.clone()) {
+                Ok(()) => {}
+                Err(error) if is_gone(&error) => {
+                    log::warn!("the mount on '{}' is forgotten: {error}", place.display());
+                    self.forget_absent(|subject, at| {
+                        subject == record.subject() && at == record.mountpoint
+                    });
+                }
+                Err(error) => {
+                    log::error!("'{}' was not mounted again: {error}", place.display());
+                    failed.push((place, error));
+                }
             }
         }
         failed
@@ -189,6 +199,11 @@ impl Service {
             }
         }
     }
+}
+
+/// Whether what was to be mounted was deleted.
+fn is_gone(error: &ServiceError) -> bool {
+    matches!(error.code, ProblemCode::ClusterNotFound | ProblemCode::SnapshotNotFound)
 }
 
 /// For `src/fuzzing`: the file of mounts.

@@ -30,9 +30,13 @@ pub enum VolumeError {
     /// The pool cannot take more. Deleting files or snapshots helps.
     #[error("no space left in the pool")]
     NoSpace,
-    /// A snapshot, or a pool that no longer accepts writes.
+    /// A snapshot, or a volume that takes no more changes.
     #[error("read-only")]
     ReadOnly,
+    /// The pool takes no changes any more, for this reason. Nothing that is still buffered, here or by
+    /// the kernel, will be stored.
+    #[error("the pool is read-only: {0}")]
+    PoolReadOnly(String),
     /// The cluster is locked: its customer key is not usable.
     #[error("the cluster is locked: its customer key is not usable")]
     Locked,

@@ -77,7 +77,10 @@ impl Volume {
                     Ok(_) => {}
                     // Nothing changes any more; what is left is found at the next opening.
                     Err(
-                        VolumeError::ReadOnly | VolumeError::Locked | VolumeError::WriteLost(_),
+                        VolumeError::ReadOnly
+                        | VolumeError::PoolReadOnly(_)
+                        | VolumeError::Locked
+                        | VolumeError::WriteLost(_),
                     ) => return,
                     Err(_) => reaper.rest(),
                 }

@@ -9,7 +9,7 @@ impl Volume {
     /// data and attributes among it; `datasync` promises no less.
     ///
     /// # Errors
-    /// `WriteLost` from the first failure on, for good; `Io`, `Stale`, `Locked`.
+    /// `WriteLost` from the first failure on, for good; `PoolReadOnly`, `Io`, `Stale`, `Locked`.
     pub fn fsync(&self, ino: InodeNo, _datasync: bool) -> Result<()> {
         let _visit = self.enter()?;
         let inode = self.inode(ino)?;

@@ -8,33 +8,22 @@
 //! What is discarded is gone from the medium at once. Until `on` is written to `power`, every request
 //! fails. Reading `power` tells what was cut so far.
 
+mod fuse;
+
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use fuser::{
-    BsdFileFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, LockOwner, OpenFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyWrite, Request, TimeOrNow, WriteFlags,
-};
-use nix::fcntl::FallocateFlags;
 use strongroom::base::sequence::Sequence;
 use strongroom::sys::clock;
 
 const SECTOR: usize = 512;
-const IMAGE: INodeNo = INodeNo(2);
-const POWER: INodeNo = INodeNo(3);
-/// Nothing is remembered by the kernel.
-const TTL: Duration = Duration::ZERO;
 /// How long a flush takes: as on a disk, most power cuts come before the end of one.
 const FLUSH: Duration = Duration::from_millis(2);
-/// One for the flush, one for the write that cuts the power meanwhile, and some.
-const THREADS: usize = 4;
 
 type Sector = [u8; SECTOR];
 
@@ -148,10 +137,7 @@ impl Disk {
         }
         self.unflushed.retain(|write| !lies_within(write));
         self.newest.retain(|at, _| !range.contains(&(at * sector)));
-        let signed = |n: u64| i64::try_from(n).map_err(io::Error::other);
-        let (offset, len) = (signed(range.start)?, signed(range.end - range.start)?);
-        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        nix::fcntl::fallocate(&self.backing, flags, offset, len)?;
+        fuse::punch(&self.backing, range.clone())?;
         self.tally.discarded += range.end - range.start;
         Ok(())
     }
@@ -192,8 +178,7 @@ impl Disk {
     }
 
     /// What is written to the file `power`.
-    fn switch(&mut self, word: &[u8]) -> io::Result<()> {
-        let word = std::str::from_utf8(word).unwrap_or_default().trim();
+    fn switch(&mut self, word: &str) -> io::Result<()> {
         if word == "on" {
             self.powered = true;
             return Ok(());
@@ -207,34 +192,6 @@ impl Disk {
             "{{\"cuts\":{cuts},\"sectors\":{sectors},\"lost\":{lost},\"discarded\":{discarded}}}\n"
         )
     }
-
-    fn attributes(&self, ino: INodeNo) -> Option<FileAttr> {
-        let (kind, perm, size) = match ino {
-            INodeNo::ROOT => (FileType::Directory, 0o700, 0),
-            IMAGE => (FileType::RegularFile, 0o600, self.size?),
-            POWER => (FileType::RegularFile, 0o600, self.told().len() as u64),
-            _ => return None,
-        };
-        let (at, blocks, nlink) = (UNIX_EPOCH, size.div_ceil(SECTOR as u64), 1);
-        let (uid, gid, rdev, flags, blksize) = (0, 0, 0, 0, 4096);
-        Some(FileAttr {
-            ino,
-            size,
-            blocks,
-            atime: at,
-            mtime: at,
-            ctime: at,
-            crtime: at,
-            kind,
-            perm,
-            nlink,
-            uid,
-            gid,
-            rdev,
-            blksize,
-            flags,
-        })
-    }
 }
 
 struct Served(Mutex<Disk>);
@@ -245,194 +202,59 @@ impl Served {
     }
 }
 
-fn errno(error: &io::Error) -> Errno {
-    match error.kind() {
-        io::ErrorKind::InvalidInput => return Errno::EINVAL,
-        io::ErrorKind::NotConnected => {}
-        _ => eprintln!("volatile-disk: {error}"),
-    }
-    Errno::EIO
-}
+impl fuse::Medium for Served {
+    const NAME: &'static str = "volatile-disk";
+    const CONTROL: &'static str = "power";
+    /// One for the flush, one for the write that cuts the power meanwhile, and some.
+    const THREADS: usize = 4;
 
-impl Filesystem for Served {
-    fn lookup(&self, _: &Request, _: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let ino = match name.to_str() {
-            Some("pool.img") => IMAGE,
-            Some("power") => POWER,
-            _ => return reply.error(Errno::ENOENT),
-        };
-        match self.disk().attributes(ino) {
-            Some(attr) => reply.entry(&TTL, &attr, Generation(0)),
-            None => reply.error(Errno::ENOENT),
+    fn size(&self) -> io::Result<Option<u64>> {
+        Ok(self.disk().size)
+    }
+    fn make(&self) -> io::Result<()> {
+        match self.disk().size.replace(0) {
+            None => Ok(()),
+            Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
         }
     }
-
-    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.disk().attributes(ino) {
-            Some(attr) => reply.attr(&TTL, &attr),
-            None => reply.error(Errno::ENOENT),
-        }
+    fn resize(&self, size: u64) -> io::Result<()> {
+        self.disk().resize(size)
     }
-
-    fn setattr(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        _mode: Option<u32>,
-        _uid: Option<u32>,
-        _gid: Option<u32>,
-        size: Option<u64>,
-        _atime: Option<TimeOrNow>,
-        _mtime: Option<TimeOrNow>,
-        _ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
-        _crtime: Option<SystemTime>,
-        _chgtime: Option<SystemTime>,
-        _bkuptime: Option<SystemTime>,
-        _flags: Option<BsdFileFlags>,
-        reply: ReplyAttr,
-    ) {
-        let mut disk = self.disk();
-        if let Some(size) = size.filter(|_| ino == IMAGE)
-            && let Err(error) = disk.resize(size)
-        {
-            return reply.error(errno(&error));
-        }
-        match disk.attributes(ino) {
-            Some(attr) => reply.attr(&TTL, &attr),
-            None => reply.error(Errno::ENOENT),
-        }
+    fn read(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.disk().read(offset, len)
     }
-
-    fn create(
-        &self,
-        _: &Request,
-        _parent: INodeNo,
-        name: &OsStr,
-        _mode: u32,
-        _umask: u32,
-        _flags: i32,
-        reply: ReplyCreate,
-    ) {
-        let mut disk = self.disk();
-        if name != "pool.img" || disk.size.is_some() {
-            return reply.error(Errno::EPERM);
-        }
-        disk.size = Some(0);
-        match disk.attributes(IMAGE) {
-            Some(attr) => {
-                reply.created(
-                    &TTL,
-                    &attr,
-                    Generation(0),
-                    FileHandle(0),
-                    FopenFlags::FOPEN_DIRECT_IO,
-                );
-            }
-            None => reply.error(Errno::EIO),
-        }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<usize> {
+        self.disk().write(offset, data).map(|()| data.len())
     }
-
-    fn open(&self, _: &Request, _ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_DIRECT_IO);
-    }
-
-    fn read(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        size: u32,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyData,
-    ) {
-        let disk = self.disk();
-        if ino == POWER {
-            let told = disk.told();
-            let start = usize::try_from(offset).unwrap_or(usize::MAX).min(told.len());
-            return reply.data(&told.as_bytes()[start..]);
-        }
-        match disk.read(offset, size as usize) {
-            Ok(data) => reply.data(&data),
-            Err(error) => reply.error(errno(&error)),
-        }
-    }
-
-    fn write(
-        &self,
-        _: &Request,
-        ino: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        data: &[u8],
-        _: WriteFlags,
-        _: OpenFlags,
-        _: Option<LockOwner>,
-        reply: ReplyWrite,
-    ) {
-        let mut disk = self.disk();
-        let done = if ino == POWER { disk.switch(data) } else { disk.write(offset, data) };
-        match done {
-            Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(u32::MAX)),
-            Err(error) => reply.error(errno(&error)),
-        }
-    }
-
-    fn fallocate(
-        &self,
-        _: &Request,
-        _ino: INodeNo,
-        _: FileHandle,
-        offset: u64,
-        length: u64,
-        mode: i32,
-        reply: ReplyEmpty,
-    ) {
-        let punches = FallocateFlags::FALLOC_FL_PUNCH_HOLE.bits();
-        let done = match mode & punches {
-            // There is room beneath.
-            0 => Ok(()),
-            _ => self.disk().discard(offset..offset + length),
-        };
-        match done {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
-        }
-    }
-
-    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        // What close(2) calls: it makes nothing durable.
-        reply.ok();
-    }
-
-    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+    fn flush(&self) -> io::Result<()> {
         clock::sleep(FLUSH);
-        match self.disk().flush() {
-            Ok(()) => reply.ok(),
-            Err(error) => reply.error(errno(&error)),
-        }
+        self.disk().flush()
+    }
+    fn take_room(&self, _: Range<u64>) -> io::Result<()> {
+        // There is room beneath.
+        Ok(())
+    }
+    fn discard(&self, range: Range<u64>) -> io::Result<()> {
+        self.disk().discard(range)
+    }
+    fn control(&self, line: &str) -> io::Result<()> {
+        self.disk().switch(line.trim())
+    }
+    fn told(&self) -> String {
+        self.disk().told()
     }
 }
 
 fn main() -> io::Result<()> {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    let [mount_point, backing] = &arguments[..] else {
-        return Err(io::Error::other("usage: volatile-disk MOUNT_POINT BACKING"));
-    };
-    let backing =
-        OpenOptions::new().read(true).write(true).create(true).truncate(true).open(backing)?;
-    let disk = Disk {
-        backing,
-        powered: true,
-        size: None,
-        unflushed: Vec::new(),
-        newest: BTreeMap::new(),
-        tally: Tally::default(),
-    };
-    let mut config = fuser::Config::default();
-    config.n_threads = Some(THREADS);
-    config.mount_options = vec![fuser::MountOption::FSName("volatile-disk".to_owned())];
-    fuser::mount(Served(Mutex::new(disk)), mount_point, &config)
+    fuse::serve(|backing| {
+        let disk = Disk {
+            backing: fuse::emptied(backing)?,
+            powered: true,
+            size: None,
+            unflushed: Vec::new(),
+            newest: BTreeMap::new(),
+            tally: Tally::default(),
+        };
+        Ok(Served(Mutex::new(disk)))
+    })
 }

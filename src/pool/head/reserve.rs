@@ -78,13 +78,15 @@ impl Head {
     /// called inside [`Head::transact`].
     ///
     /// # Errors
-    /// [`PoolError::Full`]; those of a checkpoint.
+    /// [`PoolError::Full`]; [`PoolError::ReadOnly`], so that nothing is accepted that can not be kept;
+    /// those of a checkpoint.
     pub fn reserve(
         &self,
         data_blocks: u64,
         items: u64,
         urgency: Urgency,
     ) -> Result<Reservation, PoolError> {
+        self.core.check_writable()?;
         // Between the leaves and the root each level may get a node more, kept twice.
         let levels = self.state.read().levels.saturating_sub(LEVELS_COUNTED) as u64;
         self.core.promise(data_blocks, items + 2 * levels, NODES_BESIDE, urgency)

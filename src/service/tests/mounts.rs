@@ -151,6 +151,31 @@ fn what_is_recorded_stays_so_until_it_is_mounted_or_unmounted_by_name() {
 }
 
 #[test]
+fn what_was_deleted_is_not_looked_for_at_every_start() {
+    let world = World::new();
+    world.create("db", None);
+    world.create("other", None);
+    world.mount("db");
+    world.mount("other");
+    let snapshot = world.snap("other");
+    world.service.restore_mount(&prefix(snapshot), request("/mnt/r")).unwrap();
+    // A start that makes no mounts again; then deletions that were answered by an error, or by none,
+    // though the pool came to know of them: the records were not forgotten.
+    let world = world.crashed(1);
+    world.service.catalog.delete_cluster(&name("db")).unwrap();
+    world.service.catalog.delete_snapshots(&[snapshot]).unwrap();
+    let records = || std::fs::read(world.service.config().mounts()).unwrap().len();
+    let before = records();
+    assert!(world.service.remount().is_empty(), "that is no failure");
+    assert_eq!(world.service.mounts().len(), 1, "others are mounted");
+    assert!(records() < before);
+    let world = world.crashed(2);
+    world.create("db", None);
+    assert!(world.service.remount().is_empty());
+    assert_eq!(world.service.mounts().len(), 1);
+}
+
+#[test]
 fn an_unmount_and_the_end_of_its_session_at_the_same_time_close_once() {
     let world = World::new();
     world.create("db", None);

@@ -137,6 +137,8 @@ pub enum Rank {
     MemoryBlocks,
     /// When the next checkpoint is due.
     Due,
+    /// Flushes under way.
+    Flushes,
     /// Why the pool takes no changes.
     PoolFailure,
     /// What a layer around a simulated disk watches for or lets fail.

@@ -23,7 +23,7 @@ impl From<PoolError> for VolumeError {
     fn from(error: PoolError) -> Self {
         match error {
             PoolError::Full => Self::NoSpace,
-            PoolError::ReadOnly { .. } => Self::ReadOnly,
+            PoolError::ReadOnly { reason } => Self::PoolReadOnly(reason),
             PoolError::Wiped => Self::Locked,
             PoolError::Corrupt { what, addr } => {
                 let addr = (addr.0 != 0).then_some(addr);
@@ -84,6 +84,7 @@ fn pool_error(error: VolumeError) -> PoolError {
     match error {
         VolumeError::NoSpace => PoolError::Full,
         VolumeError::Locked => PoolError::Wiped,
+        VolumeError::PoolReadOnly(reason) => PoolError::ReadOnly { reason },
         other => PoolError::ReadOnly { reason: other.to_string() },
     }
 }

@@ -192,6 +192,19 @@ fn a_snapshot_keeps_what_was_buffered_before_it() {
 }
 
 #[test]
+fn what_a_pool_that_takes_no_changes_refuses_says_why_and_is_told_to_fsync() {
+    let engine = Engine::new(256 << 20);
+    let ino = engine.file("a");
+    engine.volume.write(ino, 0, b"hello", true).unwrap();
+    engine.pool.close().unwrap();
+    let refused = VolumeError::PoolReadOnly("it was closed".to_owned());
+    assert_eq!(engine.volume.write(ino, 0, b"x", true).unwrap_err(), refused);
+    let made = engine.volume.mkdir(ROOT_INODE, b"d", 0o755, &USER);
+    assert_eq!(made.unwrap_err(), refused);
+    assert_eq!(engine.volume.fsync(ino, false).unwrap_err(), refused);
+}
+
+#[test]
 fn a_full_pool_refuses_writes_and_takes_them_again_after_a_deletion() {
     let engine = Engine::new(256 << 20);
     let ino = engine.file("a");
