@@ -92,6 +92,24 @@ pub fn visit_items(view: CatalogView, visit: &mut dyn FnMut(Result<Item, BadItem
     whole
 }
 
+/// The deleted customer keys that can be read; whether those are all.
+#[must_use]
+pub fn tombstones_left(view: &CatalogView) -> (Vec<Tombstone>, bool) {
+    let (mut found, mut whole) = (Vec::new(), true);
+    let (from, to) = keys::tombstones();
+    let all_read = view.range_with_gaps(from, to, &mut |part| {
+        match part {
+            Part::Item(_, value) => match Tombstone::decode(value) {
+                Ok(some) => found.extend(some),
+                Err(_) => whole = false,
+            },
+            Part::Gap { .. } => {}
+        }
+        ControlFlow::Continue(())
+    });
+    (found, whole && all_read)
+}
+
 fn decode(place: keys::Place, key: Key, value: &[u8]) -> Result<Item, DecodeError> {
     Ok(match place {
         keys::Place::Meta => Item::Meta(Meta::decode(value)?),

@@ -50,7 +50,7 @@ pub use header::{
 };
 pub use heads::{OpenSnapshot, Replacement, SnapshotReader, reseal_root};
 pub use info::{ClusterInfo, KeyRef, SnapshotInfo};
-pub use inspect::{BadItem, Item, check_table, visit_items};
+pub use inspect::{BadItem, Item, check_table, tombstones_left, visit_items};
 pub use key_usage::KeyUse;
 pub use look::WorkLeft;
 pub use restore::InPlace;

@@ -17,27 +17,32 @@ pub(in crate::cli) fn salvage(context: &Context, request: Request) -> Outcome {
     let salvage = opened(context, Salvage::open)?;
     let asked = Asked { clusters, snapshots };
     let report = salvage.copy(&asked, dest.as_deref()).map_err(crate::cli::offline::problem)?;
-    context.out.reply(&report, text)?;
+    let listed_only = dest.is_none();
+    context.out.reply(&report, |report| text(report, listed_only))?;
     for refused in report.refused().filter_map(|tree| tree.why.as_deref()) {
         context.out.warn(refused);
     }
-    end(context, &report)
+    end(context, &report, listed_only)
 }
 
 /// The exit status of what came of it.
-fn end(context: &Context, report: &Report) -> Outcome {
+fn end(context: &Context, report: &Report, listed_only: bool) -> Outcome {
     let pool = context.places.pool.display();
     let problem = |code, what: &str, hint: &str| {
         Err(Problem::new(code, format!("{pool}: {what}")).with_hint(hint))
     };
-    if !report.not_written.is_empty() {
+    if report.has_unwritten() {
         let what = "not everything that can be read could be written";
         let hint = "make room or choose another place, and copy again to an empty directory";
         return problem(ProblemCode::Io, what, hint);
     }
     if report.has_lost() {
         let what = "not everything could be read";
-        return problem(ProblemCode::Corrupt, what, "what is missing stands in the report");
+        let hint = match listed_only {
+            true => "what is above can be copied all the same: strongroom salvage DEST",
+            false => "what is missing stands in the report",
+        };
+        return problem(ProblemCode::Corrupt, what, hint);
     }
     match report.refused().count() {
         0 => Ok(()),
@@ -49,11 +54,13 @@ fn end(context: &Context, report: &Report) -> Outcome {
     }
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &Report, listed_only: bool) -> String {
     let mut lines: Vec<String> = report.notes.iter().map(|note| format!("note: {note}")).collect();
     lines.extend(report.results.iter().map(tree));
-    lines.extend(losses("lost", &report.lost, report.lost_left_out));
-    lines.extend(losses("not written", &report.not_written, report.not_written_left_out));
+    let whole = if listed_only { "--json" } else { "salvage-report.json" };
+    lines.extend(losses("lost", &report.lost, report.lost_left_out, whole));
+    let (all, left_out) = (&report.not_written, report.not_written_left_out);
+    lines.extend(losses("not written", all, left_out, whole));
     for kept in &report.not_kept {
         lines.push(format!("not kept: {} ({} times, first {})", kept.what, kept.files, kept.first));
     }
@@ -63,10 +70,10 @@ fn text(report: &Report) -> String {
     lines.join("\n")
 }
 
-fn losses(word: &str, all: &[Loss], left_out: u64) -> Vec<String> {
+fn losses(word: &str, all: &[Loss], left_out: u64, whole: &str) -> Vec<String> {
     let shown = all.iter().take(LINES_MAX).map(|loss| format!("{word}: {}", loss.line()));
     let rest = all.len().saturating_sub(LINES_MAX) as u64 + left_out;
-    let more = (rest > 0).then(|| format!("{word}: {rest} more, see salvage-report.json"));
+    let more = (rest > 0).then(|| format!("{word}: {rest} more, see {whole}"));
     shown.chain(more).collect()
 }
 

@@ -22,6 +22,9 @@ pub const IMAGE_NAME: &str = "pool.img";
 pub enum Mode {
     /// For looking only; beside a process that writes.
     ReadOnly,
+    /// For reading only, while nobody writes: under the lock of who writes, as far as there are locks
+    /// on something that cannot be written to.
+    ReadAlone,
     /// For writing; one process at a time, held by a lock for as long as the device is open.
     ReadWrite,
 }
@@ -52,10 +55,11 @@ pub fn locate(path: &Path) -> Result<(PathBuf, DeviceKind), DeviceError> {
 
 /// Opens what [`locate`] finds. For writing: under an exclusive lock, and flushed before anything
 /// of it is believed; a directory must be this user's or root's, and nobody else may write to it.
+/// For reading alone: the same, but for the flush; what does not take the lock is read without.
 ///
 /// # Errors
-/// [`DeviceError`]; `Busy` where another process has it open for writing, `NotOwn` where somebody
-/// else could exchange the image.
+/// [`DeviceError`]; `Busy` where another process has it open for writing or reads it alone, `NotOwn`
+/// where somebody else could exchange the image.
 pub fn open(path: &Path, mode: Mode) -> Result<Arc<dyn Device>, DeviceError> {
     let (place, kind) = locate(path)?;
     Ok(Arc::new(FileDevice::open(place, kind, mode)?))
@@ -148,19 +152,23 @@ struct FileDevice {
 
 impl FileDevice {
     fn open(path: PathBuf, kind: DeviceKind, mode: Mode) -> Result<Self, DeviceError> {
-        let write = mode == Mode::ReadWrite;
-        let own = if write { own_directory(&path, kind)? } else { None };
+        let (write, alone) = (mode == Mode::ReadWrite, mode != Mode::ReadOnly);
+        let own = if alone { own_directory(&path, kind)? } else { None };
         let opened = match (kind, own) {
-            (DeviceKind::BlockDevice, _) => file_io::open_direct_exclusive(&path, write),
+            (DeviceKind::BlockDevice, _) if alone => file_io::open_direct_exclusive(&path, write),
             (_, Some(own)) => file_io::open_direct(&own.entry(IMAGE_NAME), write),
             (_, None) => file_io::open_direct(&path, write),
         };
         let (fd, direct) = opened.map_err(|e| open_error(&path, e))?;
         let device = |e| failed(Operation::Open, 0, e);
+        let locked = match alone.then(|| file_io::lock_exclusive(&fd)).transpose() {
+            Ok(Some(false)) => return Err(DeviceError::Busy { path }),
+            Ok(locked) => locked.is_some(),
+            // Some network filesystems lock only what is open for writing.
+            Err(_) if !write => false,
+            Err(error) => return Err(device(error)),
+        };
         if write {
-            if !file_io::lock_exclusive(&fd).map_err(device)? {
-                return Err(DeviceError::Busy { path });
-            }
             file_io::fdatasync(&fd).map_err(device)?;
         }
         if !direct {
@@ -168,7 +176,7 @@ impl FileDevice {
             file_io::drop_cache(&fd).map_err(device)?;
         }
         let size = file_io::size(&fd).map_err(device)? / BLOCK_SIZE_U64 * BLOCK_SIZE_U64;
-        Ok(Self { fd, size: AtomicU64::new(size), info: DeviceInfo { path, direct, kind } })
+        Ok(Self { fd, size: AtomicU64::new(size), info: DeviceInfo { path, direct, locked, kind } })
     }
 
     /// What a request failed with. A device that was cut short answers in ways of its own: by an end
@@ -316,6 +324,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_read_alone_cannot_be_written_and_is_locked_as_by_a_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.img");
+        let writer = create(&path, Some(1 << 20)).unwrap();
+        writer.write(4096, &[7; 4096]).unwrap();
+        let busy = |mode| matches!(open(&path, mode), Err(DeviceError::Busy { .. }));
+        assert!(busy(Mode::ReadAlone));
+        drop(writer);
+        let reader = open(&path, Mode::ReadAlone).unwrap();
+        assert!(reader.describe().locked);
+        assert!(busy(Mode::ReadWrite) && busy(Mode::ReadAlone));
+        let before = fs::read(&path).unwrap();
+        assert!(reader.write(0, &[1; 4096]).is_err());
+        assert!(reader.grow(2 << 20).is_err());
+        assert!(reader.ensure(0, 1 << 20).is_err());
+        assert!(reader.discard(4096, 4096).is_err());
+        assert!(fs::read(&path).unwrap() == before, "nothing is written");
+        let mut block = [0; 4096];
+        reader.read(4096, &mut block).unwrap();
+        assert_eq!(block, [7; 4096]);
+    }
+
+    #[test]
     fn what_is_not_there_or_no_device_is_said_so() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("none");
@@ -344,6 +375,7 @@ mod tests {
         drop(create(dir.path(), Some(1 << 20)).unwrap());
         std::os::unix::fs::chown(dir.path(), Some(4711), None).expect("tests run as root");
         assert!(refused(open(dir.path(), Mode::ReadWrite)));
+        assert!(refused(open(dir.path(), Mode::ReadAlone)));
         assert!(open(dir.path(), Mode::ReadOnly).is_ok(), "looking is fine");
     }
 
@@ -416,7 +448,9 @@ mod tests {
         let disk = Loop { node: node.into() };
         let device = create(&disk.node, None).unwrap();
         assert_eq!(device.describe().kind, DeviceKind::BlockDevice);
-        assert!(matches!(open(&disk.node, Mode::ReadWrite), Err(DeviceError::Busy { .. })));
+        for mode in [Mode::ReadWrite, Mode::ReadAlone] {
+            assert!(matches!(open(&disk.node, mode), Err(DeviceError::Busy { .. })));
+        }
         assert!(create(&disk.node, Some(1 << 30)).is_err(), "it is taken");
         conformance::run_with_growth(&*device, || {
             let size = device.size_bytes();
@@ -427,6 +461,20 @@ mod tests {
         drop(device);
         let device = open(&disk.node, Mode::ReadWrite).unwrap();
         conformance::remembers(&*device);
+        drop(device);
+        let reader = open(&disk.node, Mode::ReadAlone).unwrap();
+        assert!(matches!(open(&disk.node, Mode::ReadWrite), Err(DeviceError::Busy { .. })));
+        assert!(reader.write(0, &[1; 4096]).is_err());
+        drop(reader);
+        // One that cannot be written to at all.
+        let set = |how: &str| {
+            let mut set = std::process::Command::new("blockdev");
+            assert!(set.arg(how).arg(&disk.node).status().unwrap().success());
+        };
+        set("--setro");
+        conformance::remembers(&*open(&disk.node, Mode::ReadAlone).unwrap());
+        set("--setrw");
+        let device = open(&disk.node, Mode::ReadWrite).unwrap();
         says_that_it_was_cut_short(&*device, || {
             file.set_len(16 << 20).unwrap();
             losetup(&["-c".as_ref(), disk.node.as_os_str()]).unwrap();

@@ -81,6 +81,8 @@ pub struct DeviceInfo {
     pub path: PathBuf,
     /// Whether requests pass the kernel's page cache by (O_DIRECT).
     pub direct: bool,
+    /// Whether other processes are kept from writing to it, and from reading it alone.
+    pub locked: bool,
     /// What it is.
     pub kind: DeviceKind,
 }

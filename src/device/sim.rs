@@ -357,7 +357,8 @@ impl Device for SimDevice {
     }
 
     fn describe(&self) -> DeviceInfo {
-        DeviceInfo { path: PathBuf::from("simulated"), direct: true, kind: DeviceKind::Simulated }
+        let (path, kind) = (PathBuf::from("simulated"), DeviceKind::Simulated);
+        DeviceInfo { path, direct: true, locked: true, kind }
     }
 }
 

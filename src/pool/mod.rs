@@ -55,7 +55,7 @@ pub use head::{
 };
 pub use inspect::{PayloadFacts, RingRecord};
 pub use items::CATALOG_KINDS;
-pub use open::{OpenOptions, Sealed, probe, probe_remains};
+pub use open::{OpenOptions, Remains, Sealed, probe, probe_remains};
 pub use participant::{CutReport, HeadCut, Keeper, Kill, SealedRootBytes};
 pub use shred::ShredScope;
 

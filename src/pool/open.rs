@@ -63,6 +63,16 @@ pub struct Sealed {
     slots: Slots,
 }
 
+/// What is left of a pool.
+pub struct Remains {
+    /// Every state that a superblock still leads to, the newest first, for reading only.
+    pub states: Vec<Arc<Pool>>,
+    /// Superblock slots of which no copy leads to a state: a later one may have stood there.
+    pub lost_slots: Vec<u8>,
+    /// A checkpoint behind the newest state, of which the space ring says that it was durable.
+    pub later: Option<Generation>,
+}
+
 /// Looks for a pool on a device.
 ///
 /// # Errors
@@ -78,7 +88,7 @@ pub fn probe(device: &Arc<dyn Device>) -> Result<Sealed, PoolError> {
     Ok(Sealed { device: device.clone(), slots })
 }
 
-/// Looks for what is left of a pool, for [`Sealed::states`]: copies of the superblock that cannot be
+/// Looks for what is left of a pool, for [`Sealed::remains`]: copies of the superblock that cannot be
 /// used, and a device that ends too early, hide nothing that can be read.
 ///
 /// # Errors
@@ -115,27 +125,34 @@ impl Sealed {
         self.slots.damaged()
     }
 
-    /// Opens every state that a superblock still leads to, the newest first, for reading only. Nothing
-    /// but the superblock is read yet: no damage behind it keeps a state from opening.
+    /// Opens what is left of the pool. Nothing but the superblock and, for signs of a later one, the
+    /// space ring is read yet: no damage behind them keeps a state from opening.
     ///
     /// # Errors
     /// [`PoolError::WrongKey`], [`PoolError::SuperblockLost`]
-    pub fn states(self, key: EngineKey, cache_bytes: usize) -> Result<Vec<Arc<Pool>>, PoolError> {
+    pub fn remains(self, key: EngineKey, cache_bytes: usize) -> Result<Remains, PoolError> {
         let slot_key = slot_key(&key, None);
         let options = OpenOptions { read_only: true, cache_bytes, ..OpenOptions::default() };
-        let mut states = Vec::new();
+        let lost_slots = self.slots.lost(&slot_key);
+        let mut remains = Remains { states: Vec::new(), lost_slots, later: None };
         for chosen in self.slots.choose_each(&slot_key)? {
             let (device, key) = (self.device.clone(), slot_key.dup());
-            let pool = Opening::read(device, chosen, key, &options, Books::LeftAlone)?.into_pool();
+            let opening = Opening::read(device, chosen, key, &options, Books::LeftAlone)?;
+            if remains.states.is_empty() {
+                // A ring that cannot be read shows nothing.
+                let shown = opening.serial.ring.shows_later_state(&*self.device);
+                remains.later = shown.unwrap_or_default();
+            }
+            let pool = opening.into_pool();
             pool.core.close();
             // Keys were taken away by the newest state that the one before it still has.
             let shredding = pool.serial.lock().payload.shred_pending != Generation(0);
-            states.push(pool);
+            remains.states.push(pool);
             if shredding {
                 break;
             }
         }
-        Ok(states)
+        Ok(remains)
     }
 
     /// Opens the pool.

@@ -145,6 +145,14 @@ impl Slots {
         Err(PoolError::SuperblockLost)
     }
 
+    /// Slots of which no copy opens, though a new pool has written to each: what stood there may be
+    /// later than what is chosen.
+    pub fn lost(&self, key: &SlotKey) -> Vec<u8> {
+        let opens = |copy: &Copy| copy.open(key).is_ok();
+        let has = |slot: u8| self.copies.iter().any(|c| c.clear.index == slot && opens(c));
+        (0..SLOTS).filter(|slot| !has(*slot)).collect()
+    }
+
     /// The state of each slot that opens, the newest first.
     pub fn choose_each(&self, key: &SlotKey) -> Result<Vec<Chosen>, PoolError> {
         let mut chosen = vec![self.choose(key)?];

@@ -72,7 +72,8 @@ impl KeysAtHand {
         let (mut registry, mut warnings) = (Registry::new(), Vec::new());
         let anchor = Anchor::load(&folder.anchor(), &pool.id(), anchor_key);
         let anchor = anchor.unwrap_or_else(|error| {
-            warnings.push(format!("whether the pool was put back is not known: {error}"));
+            let unknown = "whether the pool or its keyring was put back is not known";
+            warnings.push(format!("{unknown}: {error}"));
             None
         });
         let keyring = Keyring::open(folder);

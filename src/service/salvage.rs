@@ -37,14 +37,8 @@ pub struct Salvage {
     registry: Registry,
     /// What somebody should know before believing what is copied.
     notes: Vec<String>,
-    /// Superblock slots neither copy of which can be used.
-    slots_lost: Vec<u8>,
-}
-
-/// The slots of which both copies are among the damaged ones.
-fn slots_lost(damaged: &[(u8, u8)]) -> Vec<u8> {
-    let seconds = damaged.iter().filter(|(_, copy)| *copy == 1);
-    seconds.map(|(slot, _)| *slot).filter(|slot| damaged.contains(&(*slot, 0))).collect()
+    /// The checkpoint that was seen before, where that is a later one.
+    put_back: Option<RolledBack>,
 }
 
 impl Salvage {
@@ -59,28 +53,26 @@ impl Salvage {
         ask: AskPassphrase<'_>,
     ) -> Result<Self, ServiceError> {
         let placed = |e: ServiceError| e.while_doing(path.display());
-        let device = device::open(path, Mode::ReadWrite).map_err(|e| placed(e.into()))?;
+        let device = device::open(path, Mode::ReadAlone).map_err(|e| placed(e.into()))?;
         let sealed =
             pool::probe_remains(&device).map_err(|error| placed(not_found(error, config, path)))?;
         let id = sealed.pool_id();
-        let slots_lost = slots_lost(sealed.damaged_copies());
         let folder = config.pool(&id);
         let engine = engine_key(&sealed, &folder, AtHand::default(), ask)?;
         let anchor_key = AnchorKey::of(&engine);
-        let states = sealed.states(engine, CACHE_BYTES).map_err(|e| placed(e.into()))?;
-        let survey = Survey::of(states);
+        let remains = sealed.remains(engine, CACHE_BYTES).map_err(|e| placed(e.into()))?;
+        let survey = Survey::of(remains);
         let Some(newest) = survey.newest() else {
             return Err(placed(pool::PoolError::SuperblockLost.into()));
         };
         let at_hand = KeysAtHand::find(&folder, newest, &anchor_key, OldKeyring::OpensNothing);
-        let KeysAtHand { registry, rolled_back, warnings: mut notes } = at_hand;
-        if let Some(RolledBack { found, seen }) = rolled_back {
-            notes.push(format!(
-                "the pool was put back: it stands at checkpoint {found}, and {seen} was seen before"
-            ));
+        let KeysAtHand { registry, rolled_back: put_back, warnings: mut notes } = at_hand;
+        if !device.describe().locked {
+            let place = path.display();
+            notes.push(format!("{place} cannot be locked: no daemon may serve it meanwhile"));
         }
         let path = path.to_owned();
-        Ok(Self { id, path, survey, registry, notes, slots_lost })
+        Ok(Self { id, path, survey, registry, notes, put_back })
     }
 
     /// Copies what is asked for to a directory that is new or empty; without one, says what could
@@ -95,9 +87,10 @@ impl Salvage {
         let mut keys = |owner: &str, cluster, keys: &HeaderKeys| self.key(owner, cluster, keys);
         let mut report = self.survey.copy(&wanted, destination.as_ref(), &mut keys);
         report.notes.splice(0..0, self.notes.iter().cloned());
-        for slot in &self.slots_lost {
+        if let Some(RolledBack { found, seen }) = self.put_back {
             report.lose_of_pool(format!(
-                "superblock slot {slot}: neither copy can be read, and a later state may have stood there"
+                "what was written after checkpoint {found}: the pool was put back, and checkpoint \
+                 {seen} was seen before"
             ));
         }
         if let Some(destination) = &destination {
@@ -111,7 +104,7 @@ impl Salvage {
         let shown = to.display();
         let refused = |why: String| {
             ServiceError::new(ProblemCode::Usage, format!("{shown}: {why}"))
-                .with_hint("name a directory that is new or empty, outside of the pool")
+                .with_hint("name a directory that is new, or empty and yours, outside of the pool")
         };
         let absolute = std::path::absolute(to).map_err(|e| refused(e.to_string()))?;
         let pool = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
@@ -123,6 +116,9 @@ impl Salvage {
         NewDirectory::begin(&absolute).map_err(|error| match error.kind() {
             std::io::ErrorKind::DirectoryNotEmpty => refused("it is not empty".to_owned()),
             std::io::ErrorKind::NotADirectory => refused("it is no directory".to_owned()),
+            std::io::ErrorKind::PermissionDenied if error.raw_os_error().is_none() => {
+                refused(error.to_string())
+            }
             _ => ServiceError::new(ProblemCode::Io, format!("{shown}: {error}")),
         })
     }

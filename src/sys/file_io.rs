@@ -55,12 +55,12 @@ pub fn open_direct(path: &Path, write: bool) -> io::Result<(OwnedFd, bool)> {
 }
 
 /// As [`open_direct`], for a block device: refused with `EBUSY` while it is mounted or otherwise
-/// claimed by the kernel (O_EXCL without O_CREAT). A reader takes no claim.
+/// claimed by the kernel (O_EXCL without O_CREAT).
 ///
 /// # Errors
 /// The kernel's.
 pub fn open_direct_exclusive(path: &Path, write: bool) -> io::Result<(OwnedFd, bool)> {
-    open_with(path, write, if write { libc::O_EXCL } else { 0 })
+    open_with(path, write, libc::O_EXCL)
 }
 
 fn open_with(path: &Path, write: bool, extra: libc::c_int) -> io::Result<(OwnedFd, bool)> {

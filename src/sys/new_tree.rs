@@ -2,11 +2,12 @@
 //!
 //! Every name is one component, looked up from a descriptor of the directory that holds it; what is
 //! there is never followed, opened or replaced: a name that exists is an error. So nothing is made
-//! outside of the directory that it began with, whatever the names and the links among it say.
+//! outside of the directory that it began with, whatever the names and the links among it say. That
+//! one is this user's, and nobody else may enter it: what stands in it was made here.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
@@ -18,8 +19,12 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
+use crate::sys::process;
+
 /// Longest name of a file.
 const NAME_BYTES_MAX: usize = 255;
+/// Who may write to a directory beside its owner.
+const OTHERS_WRITE: u32 = 0o022;
 /// What a filesystem that was just made may hold.
 const OF_THE_FILESYSTEM: &str = "lost+found";
 
@@ -43,7 +48,7 @@ pub struct Attributes<'a> {
 }
 
 /// What the system did not take of [`Attributes`].
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Unkept {
     /// Owner and group; set-ID bits are left out then.
     pub owner: bool,
@@ -53,12 +58,35 @@ pub struct Unkept {
     pub times: bool,
     /// These extended attributes.
     pub xattrs: Vec<Vec<u8>>,
+    /// Why the place could not take some of them ([`is_of_the_place`]): elsewhere they can be had.
+    pub failed: Option<io::Error>,
+}
+
+impl Unkept {
+    /// Whether the system refuses what was asked for; a failure of the place is kept apart.
+    fn is_refused(&mut self, done: io::Result<()>) -> bool {
+        match done {
+            Ok(()) => false,
+            Err(error) if is_of_the_place(&error) => {
+                self.failed.get_or_insert(error);
+                false
+            }
+            Err(_) => true,
+        }
+    }
 }
 
 /// Whether an error says that there is no room.
 #[must_use]
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}
+
+/// Whether an error is the place's own, and not about what was asked for: no room, a disk that
+/// fails, a filesystem that became read-only.
+#[must_use]
+pub fn is_of_the_place(error: &io::Error) -> bool {
+    is_full(error) || matches!(error.raw_os_error(), Some(libc::EIO | libc::EROFS))
 }
 
 /// One component of a path, and none of those that lead elsewhere.
@@ -75,25 +103,49 @@ const fn private() -> Mode {
 }
 
 impl NewDirectory {
-    /// Makes the directory at `path`, which only this user may enter, or takes one that is empty.
-    /// `lost+found`, where the system made that, does not count.
+    /// Makes the directory at `path`, or takes one that is empty; `lost+found`, where the system made
+    /// that, does not count. Only this user may enter it from then on.
     ///
     /// # Errors
-    /// `DirectoryNotEmpty`, or the system's.
+    /// `DirectoryNotEmpty`; `PermissionDenied` without a number of the system's, where somebody else
+    /// could put something there; or the system's.
     pub fn begin(path: &Path) -> io::Result<Self> {
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let fd = openat(AT_FDCWD, path, flags, Mode::empty())?;
-        for entry in fs::read_dir(format!("/proc/self/fd/{}", fd.as_raw_fd()))? {
+        let begun = Self { fd: openat(AT_FDCWD, path, flags, Mode::empty())? };
+        begun.check_empty()?;
+        begun.shut_others_out()?;
+        // What came in between, if anything did.
+        begun.check_empty()?;
+        Ok(begun)
+    }
+
+    fn check_empty(&self) -> io::Result<()> {
+        for entry in fs::read_dir(format!("/proc/self/fd/{}", self.fd.as_raw_fd()))? {
             let entry = entry?;
             if entry.file_name() != OF_THE_FILESYSTEM || !entry.file_type()?.is_dir() {
                 return Err(io::ErrorKind::DirectoryNotEmpty.into());
             }
         }
-        Ok(Self { fd })
+        Ok(())
+    }
+
+    fn shut_others_out(&self) -> io::Result<()> {
+        let refused = |why: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        let owner = fstat(&self.fd)?.st_uid;
+        if owner != process::euid() {
+            return refused(format!("it belongs to user {owner}, who could put something there"));
+        }
+        // Some filesystems have no modes; what counts is what is so then.
+        let done = fchmod(&self.fd, private());
+        match (fstat(&self.fd)?.st_mode & OTHERS_WRITE, done) {
+            (0, _) => Ok(()),
+            (_, Err(error)) => Err(error.into()),
+            _ => refused("others than its owner may write to it".to_owned()),
+        }
     }
 
     /// The directory of that name in this one.
@@ -203,7 +255,7 @@ impl NewDirectory {
     /// Gives the directory itself its attributes.
     #[must_use]
     pub fn set(&self, attributes: &Attributes<'_>) -> Unkept {
-        set_open(&self.fd, attributes)
+        set(&self.fd, attributes)
     }
 
     /// Gives what stands under `name` its attributes, without opening it: a link's are the link's,
@@ -213,42 +265,43 @@ impl NewDirectory {
         let mut unkept = Unkept::default();
         let Ok(name) = checked(name) else { return unkept };
         let no_follow = AtFlags::AT_SYMLINK_NOFOLLOW;
-        unkept.owner = owner_of(attributes)
-            .is_none_or(|(uid, gid)| fchownat(&self.fd, name, uid, gid, no_follow).is_err());
+        let owned = owner_of(attributes)
+            .and_then(|(uid, gid)| Ok(fchownat(&self.fd, name, uid, gid, no_follow)?));
+        let is_owned = owned.is_ok();
+        unkept.owner = unkept.is_refused(owned);
         let mut path = format!("/proc/self/fd/{}/", self.fd.as_raw_fd()).into_bytes();
         path.extend_from_slice(name);
-        unkept.xattrs = set_xattrs(&mut |key, value| set_xattr_at(&path, key, value), attributes);
+        set_xattrs(&mut unkept, attributes, &mut |key, value| set_xattr_at(&path, key, value));
         if !is_link {
-            let mode = mode_of(attributes, unkept.owner);
+            let mode = mode_of(attributes, is_owned);
             // What was made here a moment ago is no link.
-            unkept.mode = fchmodat(&self.fd, name, mode, FchmodatFlags::FollowSymlink).is_err();
+            let follow = FchmodatFlags::FollowSymlink;
+            unkept.mode = unkept.is_refused(done(fchmodat(&self.fd, name, mode, follow)));
         }
         let (accessed, modified) = times_of(attributes);
         let flags = UtimensatFlags::NoFollowSymlink;
-        unkept.times = utimensat(&self.fd, name, &accessed, &modified, flags).is_err();
+        let timed = utimensat(&self.fd, name, &accessed, &modified, flags);
+        unkept.times = unkept.is_refused(done(timed));
         unkept
     }
 }
 
-/// Gives a file that was made its attributes.
-#[must_use]
-pub fn set(file: &File, attributes: &Attributes<'_>) -> Unkept {
-    match file.try_clone() {
-        Ok(file) => set_open(&OwnedFd::from(file), attributes),
-        Err(_) => Unkept { owner: true, mode: true, times: true, xattrs: Vec::new() },
-    }
+fn done(result: nix::Result<()>) -> io::Result<()> {
+    Ok(result?)
 }
 
-/// `None` where one of them is the number that chown(2) takes for "as it is".
-fn owner_of(attributes: &Attributes<'_>) -> Option<(Option<Uid>, Option<Gid>)> {
+/// An error where one of them is the number that chown(2) takes for "as it is".
+fn owner_of(attributes: &Attributes<'_>) -> io::Result<(Option<Uid>, Option<Gid>)> {
     let (uid, gid) = attributes.owner;
-    let named = uid != u32::MAX && gid != u32::MAX;
-    named.then(|| (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
+    if uid == u32::MAX || gid == u32::MAX {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok((Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))))
 }
 
 /// Without its owner a file has no set-ID bits: they would be those of whoever made it.
-fn mode_of(attributes: &Attributes<'_>, owner_unkept: bool) -> Mode {
-    let set_id = if owner_unkept { libc::S_ISUID | libc::S_ISGID } else { 0 };
+fn mode_of(attributes: &Attributes<'_>, is_owned: bool) -> Mode {
+    let set_id = if is_owned { 0 } else { libc::S_ISUID | libc::S_ISGID };
     Mode::from_bits_truncate(attributes.mode & 0o7777 & !set_id)
 }
 
@@ -257,46 +310,52 @@ fn times_of(attributes: &Attributes<'_>) -> (TimeSpec, TimeSpec) {
     (spec(attributes.accessed), spec(attributes.modified))
 }
 
-/// The owner first, which takes set-ID bits and capabilities away; then the ACL, then the mode that
-/// goes with it; the times last.
-fn set_open(fd: &OwnedFd, attributes: &Attributes<'_>) -> Unkept {
-    let owner = owner_of(attributes).is_none_or(|(uid, gid)| fchown(fd, uid, gid).is_err());
-    let xattrs = set_xattrs(&mut |key, value| set_xattr(fd, key, value), attributes);
-    let mode = fchmod(fd, mode_of(attributes, owner)).is_err();
+/// Gives a file or directory that was made its attributes. The owner first, which takes set-ID bits
+/// and capabilities away; then the ACL, then the mode that goes with it; the times last.
+#[must_use]
+pub fn set(file: &impl AsFd, attributes: &Attributes<'_>) -> Unkept {
+    let (fd, mut unkept) = (file.as_fd(), Unkept::default());
+    let owned = owner_of(attributes).and_then(|(uid, gid)| Ok(fchown(fd, uid, gid)?));
+    let is_owned = owned.is_ok();
+    unkept.owner = unkept.is_refused(owned);
+    set_xattrs(&mut unkept, attributes, &mut |key, value| set_xattr(fd.as_raw_fd(), key, value));
+    unkept.mode = unkept.is_refused(done(fchmod(fd, mode_of(attributes, is_owned))));
     let (accessed, modified) = times_of(attributes);
-    let times = futimens(fd, &accessed, &modified).is_err();
-    Unkept { owner, mode, times, xattrs }
+    unkept.times = unkept.is_refused(done(futimens(fd, &accessed, &modified)));
+    unkept
 }
 
-type SetXattr<'a> = dyn FnMut(&[u8], &[u8]) -> bool + 'a;
+type SetXattr<'a> = dyn FnMut(&[u8], &[u8]) -> io::Result<()> + 'a;
 
-/// The names of those that could not be set.
-fn set_xattrs(set: &mut SetXattr<'_>, attributes: &Attributes<'_>) -> Vec<Vec<u8>> {
-    let failed = attributes.xattrs.iter().filter(|(key, value)| !set(key, value));
-    failed.map(|(key, _)| key.clone()).collect()
+fn set_xattrs(unkept: &mut Unkept, attributes: &Attributes<'_>, set: &mut SetXattr<'_>) {
+    for (name, value) in attributes.xattrs {
+        if unkept.is_refused(set(name, value)) {
+            unkept.xattrs.push(name.clone());
+        }
+    }
 }
 
-/// With the zero that ends it; `None` where one stands in it.
-fn c_string(bytes: &[u8]) -> Option<std::ffi::CString> {
-    std::ffi::CString::new(bytes).ok()
+/// With the zero that ends it; an error where one stands in it.
+fn c_string(bytes: &[u8]) -> io::Result<std::ffi::CString> {
+    Ok(std::ffi::CString::new(bytes)?)
 }
 
-fn set_xattr(fd: &OwnedFd, name: &[u8], value: &[u8]) -> bool {
-    let Some(name) = c_string(name) else { return false };
+fn outcome(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn set_xattr(fd: RawFd, name: &[u8], value: &[u8]) -> io::Result<()> {
+    let name = c_string(name)?;
     // SAFETY: the name ends in a zero, the value's length is its own, and both outlive the call.
-    let done = unsafe {
-        libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
-    };
-    done == 0
+    outcome(unsafe { libc::fsetxattr(fd, name.as_ptr(), value.as_ptr().cast(), value.len(), 0) })
 }
 
-fn set_xattr_at(path: &[u8], name: &[u8], value: &[u8]) -> bool {
-    let (Some(path), Some(name)) = (c_string(path), c_string(name)) else { return false };
+fn set_xattr_at(path: &[u8], name: &[u8], value: &[u8]) -> io::Result<()> {
+    let (path, name) = (c_string(path)?, c_string(name)?);
     // SAFETY: both strings end in a zero, the value's length is its own, and all outlive the call.
-    let done = unsafe {
+    outcome(unsafe {
         libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
-    };
-    done == 0
+    })
 }
 
 #[cfg(test)]
@@ -382,12 +441,68 @@ mod tests {
         let mut file = dest.create(b"f").unwrap();
         assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
         file.write_all(b"x").unwrap();
-        assert_eq!(set(&file, &attributes(0o4751)), Unkept::default());
+        let unkept = set(&file, &attributes(0o4751));
+        assert!(!unkept.owner && !unkept.mode && !unkept.times && unkept.failed.is_none());
         let meta = fs::metadata(place.join("f")).unwrap();
         assert_eq!(
             (meta.mode() & 0o7777, meta.mtime(), meta.mtime_nsec()),
             (0o4751, 1_000_000_000, 7)
         );
-        assert_eq!(mode_of(&attributes(0o6755), true).bits(), 0o755);
+        assert_eq!(mode_of(&attributes(0o6755), false).bits(), 0o755);
+    }
+
+    #[test]
+    fn a_place_that_fails_is_told_from_a_system_that_refuses() {
+        let names = [(b"user.a".to_vec(), Vec::new()), (b"user.b".to_vec(), Vec::new())];
+        let attributes = Attributes { xattrs: &names, ..attributes(0o600) };
+        let set_with = |errno: i32| {
+            let mut unkept = Unkept::default();
+            let mut refuse = |_: &[u8], _: &[u8]| Err(io::Error::from_raw_os_error(errno));
+            set_xattrs(&mut unkept, &attributes, &mut refuse);
+            (unkept.xattrs.len(), unkept.failed.and_then(|error| error.raw_os_error()))
+        };
+        for errno in [libc::ENOSPC, libc::EDQUOT, libc::EIO, libc::EROFS] {
+            assert_eq!(set_with(errno), (0, Some(errno)));
+        }
+        for errno in [libc::EPERM, libc::EOPNOTSUPP, libc::E2BIG] {
+            assert_eq!(set_with(errno), (2, None));
+        }
+    }
+
+    #[test]
+    fn an_owner_that_chown_takes_for_none_is_not_kept_and_gets_no_set_id_bits() {
+        let outside = tempfile::tempdir().unwrap();
+        let dest = NewDirectory::begin(&outside.path().join("dest")).unwrap();
+        for owner in [(u32::MAX, 0), (0, u32::MAX)] {
+            let attributes = Attributes { owner, ..attributes(0o6755) };
+            let name = format!("f{}", owner.0);
+            let file = dest.create(name.as_bytes()).unwrap();
+            assert!(set(&file, &attributes).owner);
+            assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o755);
+            dest.special(b"pipe", libc::S_IFIFO, 0).unwrap();
+            assert!(dest.set_of(b"pipe", false, &attributes).owner);
+            dest.remove(b"pipe").unwrap();
+        }
+    }
+
+    #[test]
+    fn nobody_else_may_put_anything_into_a_place() {
+        let outside = tempfile::tempdir().unwrap();
+        let place = outside.path().join("shared");
+        fs::create_dir(&place).unwrap();
+        let mode = |mode| fs::set_permissions(&place, fs::Permissions::from_mode(mode)).unwrap();
+        let now = || fs::metadata(&place).unwrap().permissions().mode() & 0o7777;
+        mode(0o1777);
+        drop(NewDirectory::begin(&place).unwrap());
+        assert_eq!(now(), 0o700);
+        // What is refused is left as it is.
+        mode(0o775);
+        fs::write(place.join("there"), "").unwrap();
+        assert!(NewDirectory::begin(&place).is_err());
+        assert_eq!(now(), 0o775);
+        fs::remove_file(place.join("there")).unwrap();
+        std::os::unix::fs::chown(&place, Some(4711), None).expect("tests run as root");
+        let error = NewDirectory::begin(&place).err().unwrap();
+        assert_eq!((error.kind(), error.raw_os_error()), (io::ErrorKind::PermissionDenied, None));
     }
 }

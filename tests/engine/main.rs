@@ -9,5 +9,6 @@ mod corrupt;
 mod model;
 mod pools;
 mod salvage;
+mod salvage_remains;
 mod storm;
 mod volumes;

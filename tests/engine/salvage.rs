@@ -15,10 +15,10 @@ use strongroom::catalog::{Catalog, Target};
 use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
 use strongroom::pool::superblock::copy_offset;
-use strongroom::pool::{self, CutPlan, OpenOptions, Pool, Txn};
+use strongroom::pool::{self, CutPlan, OpenOptions, Pool, Remains, Txn};
 use strongroom::sys::new_tree::NewDirectory;
 use strongroom::tree::{Key, Step};
-use strongroom::verify::salvage::{Fate, NoKey, Report, Survey, Wanted};
+use strongroom::verify::salvage::{Fate, Loss, NoKey, Report, Survey, Wanted};
 use strongroom::verify::xray;
 use strongroom::volume::items::{
     Dirent, ExtentItem, InodeItem, ROOT_INODE, dirent_key, inode_key, kind,
@@ -32,15 +32,21 @@ use crate::pools::{Dice, ROOT, engine_key, mounted, new_device, open, with_two_f
 
 /// Mutations after each of which a pool is copied, where nothing else is asked for.
 const MUTATIONS: u64 = 300;
+/// Directories in one another: their path is longer than any call of the system takes.
+const DEPTH: u64 = 100;
 
-fn states(sim: &Arc<SimDevice>) -> Vec<Arc<Pool>> {
+pub fn remains(sim: &Arc<SimDevice>) -> Remains {
     let device: Arc<dyn Device> = sim.clone();
-    pool::probe_remains(&device).unwrap().states(engine_key(), 8 << 20).unwrap()
+    pool::probe_remains(&device).unwrap().remains(engine_key(), 8 << 20).unwrap()
+}
+
+pub fn states(sim: &Arc<SimDevice>) -> Vec<Arc<Pool>> {
+    remains(sim).states
 }
 
 /// Copies everything that is asked for, with every key, to `to`.
 fn copied(sim: &Arc<SimDevice>, sample: Option<&Sample>, wanted: &Wanted, to: &Path) -> Report {
-    let survey = Survey::of(states(sim));
+    let survey = Survey::of(remains(sim));
     let newest = Arc::clone(survey.newest().unwrap());
     let destination = NewDirectory::begin(to).unwrap();
     survey.copy(wanted, Some(&destination), &mut |_, cluster, keys| {
@@ -105,7 +111,10 @@ fn all_of(sample: &Sample) -> Wanted {
 /// That everything of a sample is in the copy, as it was.
 fn assert_whole(sample: &Sample, report: &Report, to: &Path) {
     assert!(!report.has_lost(), "{:#?}", report.lost);
-    assert!(report.not_written.is_empty(), "{:#?}", report.not_written);
+    // What is copied to may hold fewer attributes of a file: ext4 has no room for more than a block.
+    let content = |loss: &&Loss| !loss.what.starts_with("attributes: ");
+    let unwritten: Vec<_> = report.not_written.iter().filter(content).collect();
+    assert!(unwritten.is_empty(), "{unwritten:#?}");
     for cluster in &sample.clusters {
         let found = read_back(&to.join("clusters").join(cluster.name.as_str()));
         assert!(found == without_xattrs(cluster.moments.last().unwrap()), "{}", cluster.name);
@@ -201,7 +210,7 @@ fn where_the_newest_catalog_is_gone_the_one_before_serves_and_that_is_said() {
 }
 
 /// A pool with a cluster of three files, two of them in the root.
-fn filled() -> Arc<SimDevice> {
+pub fn filled() -> Arc<SimDevice> {
     changed(|_, _| {})
 }
 
@@ -356,6 +365,45 @@ fn names_and_numbers_that_nobody_writes_lead_nowhere_outside() {
 }
 
 #[test]
+fn offsets_that_nobody_writes_and_paths_without_end_are_named_and_no_more() {
+    let sim = changed(|txn, head| {
+        let (_, entry) = entry_of(head, b"a");
+        let key = Key::new(entry.ino.0, kind::EXTENT, 0);
+        let extent = head.view().get(key).unwrap().unwrap();
+        txn.remove(inode_key(entry.ino));
+        // The last block that there can be, with its length lost.
+        txn.put(Key { offset: u64::MAX - BLOCK_SIZE_U64 + 1, ..key }, extent.to_vec());
+        txn.put(Key { offset: i64::MAX as u64 - BLOCK_SIZE_U64 + 1, ..key }, extent.to_vec());
+    });
+    let catalog = open(&sim);
+    let (head, volume) = mounted(&catalog);
+    let mut dir = ROOT_INODE;
+    for _ in 0..DEPTH {
+        dir = volume.mkdir(dir, &[b'x'; 250], 0o755, &ROOT).unwrap().attr.ino;
+    }
+    volume.symlink(dir, b"end", b"target", &ROOT).unwrap();
+    let end = volume.lookup(dir, b"end").unwrap().attr.ino;
+    volume.sync().unwrap();
+    head.transact(|txn| {
+        txn.remove(inode_key(end));
+        Ok::<_, pool::PoolError>(())
+    })
+    .unwrap();
+    catalog.close_head(&head).unwrap();
+    drop(volume);
+    catalog.pool().close().unwrap();
+    let (place, report) = only(&sim);
+    assert!(report.not_written.is_empty(), "{:#?}", report.not_written);
+    let first = fs::read(place.path().join("d/clusters/db/a")).unwrap();
+    assert!(first == vec![1; 40 * BLOCK_SIZE]);
+    let of_a = report.lost.iter().filter(|loss| loss.path.as_deref() == Some("/a"));
+    assert_eq!(of_a.filter(|loss| loss.offset.is_some()).count(), 2, "{:#?}", report.lost);
+    assert_eq!(report.results[0].directories, DEPTH + 2);
+    let long = report.lost.iter().filter_map(|loss| loss.path.as_deref()).map(str::len).max();
+    assert!((4000..5000).contains(&long.unwrap()), "{long:?}");
+}
+
+#[test]
 fn without_its_key_nothing_of_a_cluster_is_copied_and_the_rest_is() {
     let sample = Sample::new(3, false);
     let place = tempfile::tempdir().unwrap();
@@ -496,7 +544,8 @@ fn judge(sample: &Sample, damage: &Damage, to: &Path) -> Result<(), String> {
         }
     }
     let spared = [Kind::Ring, Kind::Map, Kind::Superblock];
-    if spared.iter().any(|kind| damage.is_only(sample, *kind)) && report.has_lost() {
+    let spares = !damage.both_superblocks;
+    if spares && spared.iter().any(|kind| damage.is_only(sample, *kind)) && report.has_lost() {
         return Err(format!("nothing needs what was hit: {:#?}", report.lost));
     }
     Ok(())
@@ -531,7 +580,7 @@ fn what_is_in_the_way_stays_and_what_cannot_be_written_is_named() {
     let sim = filled();
     let place = tempfile::tempdir().unwrap();
     let to = place.path().join("d");
-    let survey = Survey::of(states(&sim));
+    let survey = Survey::of(remains(&sim));
     let destination = NewDirectory::begin(&to).unwrap();
     fs::write(to.join("clusters"), "in the way").unwrap();
     let report = survey.copy(&Wanted::default(), Some(&destination), &mut |_, _, _| {

@@ -4,6 +4,7 @@ load lib.bash
 
 teardown() {
     mountpoint -q "${work:-/nowhere}/small" && umount "$work/small"
+    mountpoint -q "${work:-/nowhere}/pool" && umount "$work/pool"
     drop_pool
 }
 
@@ -71,6 +72,24 @@ filled() {
     fails 2 salvage
     fails 1 salvage "$work/other" --cluster nothing
     [ ! -e "$work/other" ]
+    [ "$(id -u)" -eq 0 ] || return 0
+    # A medium that cannot be written to.
+    mount --bind -o ro "$STRONGROOM_POOL" "$STRONGROOM_POOL"
+    ! touch "$STRONGROOM_POOL/pool.img" 2> /dev/null
+    sr salvage "$work/again" --cluster db
+    umount "$STRONGROOM_POOL"
+    same "$work/want" "$work/again/clusters/db"
+    # Whose it is nobody but root can give away.
+    runuser -u nobody -- test -x "$STRONGROOM_BIN" || return 0
+    mkdir "$work/theirs"
+    chown -R nobody: "$STRONGROOM_POOL" "$STRONGROOM_CONFIG" "$work/theirs"
+    runuser -u nobody -- "$STRONGROOM_BIN" salvage "$work/theirs" --cluster db > "$work/told"
+    grep -q 'not kept: owner and group ' "$work/told"
+    grep -q 'not kept: set-ID bits (1 times, first cluster db: /su)' "$work/told"
+    grep -q 'not kept: device nodes: not made (1 times, first cluster db: /null)' "$work/told"
+    [ "$(stat -c '%U %a' "$work/theirs/clusters/db/su")" = "nobody 755" ]
+    cmp "$work/want/base/table" "$work/theirs/clusters/db/base/deep/zz"
+    [ "$(stat -c %h "$work/theirs/clusters/db/base/table")" = 2 ]
 }
 
 @test "a pool whose space ring is overwritten after a crash is copied whole, with what was acknowledged" {

@@ -5,6 +5,7 @@ mod data;
 mod keys;
 mod mounts;
 mod restore;
+mod salvage;
 mod scrub;
 mod secrets;
 mod snapshots;

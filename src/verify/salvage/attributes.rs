@@ -84,7 +84,12 @@ pub(super) fn target(source: &Source, ino: InodeNo, item: &InodeItem) -> Option<
         if let Met::Item(_, chunk) = met {
             target.extend_from_slice(chunk);
         }
-        ControlFlow::Continue(())
+        // Longer than it is: nobody needs the rest.
+        if target.len() as u64 > item.size {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     });
     // Its length says whether a gap holds some of it.
     (target.len() as u64 == item.size && !target.is_empty()).then_some(target)
@@ -101,12 +106,15 @@ pub(super) fn of_item<'a>(item: &InodeItem, xattrs: &'a Xattrs) -> Attributes<'a
     }
 }
 
-/// Says which attributes the system did not take.
-pub(super) fn tell(unkept: &Unkept, item: &InodeItem, of: &Of<'_>, report: &mut Report) {
+/// Says which attributes the system did not take, and which the place could not.
+pub(super) fn tell(unkept: &Unkept, mode: u32, of: &Of<'_>, report: &mut Report) {
+    if let Some(error) = &unkept.failed {
+        report.cannot_write(of, format!("attributes: {error}"));
+    }
     if unkept.owner {
         report.not_kept("owner and group", of);
-        let set_id = item.mode & (mode_bits::SUID | mode_bits::SGID) != 0;
-        if set_id && item.kind() == FileKind::File {
+        let set_id = mode & (mode_bits::SUID | mode_bits::SGID) != 0;
+        if set_id && FileKind::from_mode(mode) == Some(FileKind::File) {
             report.not_kept("set-ID bits", of);
         }
     }
@@ -131,4 +139,27 @@ fn sort_of(name: &[u8]) -> &'static str {
     ];
     let of = sorts.iter().find(|(space, _)| name.starts_with(space));
     of.map_or("other attributes", |(_, sort)| sort)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn what_the_place_could_not_take_counts_as_not_written_and_not_as_refused() {
+        let mode = 0o104_755;
+        let of = Of { owner: "cluster db", path: Some(b"/f"), inode: None };
+        let mut report = Report::default();
+        let failed = Some(io::Error::from_raw_os_error(libc::ENOSPC));
+        tell(&Unkept { failed, ..Unkept::default() }, mode, &of, &mut report);
+        assert_eq!((report.not_written.len(), report.not_kept.len()), (1, 0));
+        assert!(report.not_written[0].line().starts_with("cluster db: /f: attributes: No space"));
+        let xattrs = vec![b"security.selinux".to_vec()];
+        let unkept = Unkept { owner: true, xattrs, ..Unkept::default() };
+        tell(&unkept, mode, &of, &mut report);
+        let sorts: Vec<_> = report.not_kept.iter().map(|kept| kept.what.as_str()).collect();
+        assert_eq!(sorts, ["owner and group", "set-ID bits", "attributes in security."]);
+        assert_eq!(report.not_written.len(), 1);
+    }
 }

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 
 use crate::base::InodeNo;
+use crate::base::limits::{EXTENT_BLOCKS_MAX, FILE_BYTES_MAX};
 use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64};
 use crate::sys::AlignedBuf;
 use crate::tree::Key;
@@ -85,13 +86,20 @@ pub(super) fn copy(
     }
 }
 
+/// Whether a length is more than the place, or any place, takes.
+fn is_too_long(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidInput)
+}
+
 impl Reading<'_> {
     fn extent(&mut self, key: Key, value: &[u8]) -> io::Result<()> {
-        let bytes_max = (crate::base::limits::EXTENT_BLOCKS_MAX as usize * BLOCK_SIZE) as u64;
+        let bytes_max = u64::from(EXTENT_BLOCKS_MAX) * BLOCK_SIZE_U64;
         let first = key.offset / BLOCK_SIZE_U64;
         let extent = ExtentItem::decode(value).ok();
-        let fits = key.offset.is_multiple_of(BLOCK_SIZE_U64) && first >= self.end;
-        let Some(extent) = extent.filter(|_| fits) else {
+        let is_in_place = key.offset.is_multiple_of(BLOCK_SIZE_U64)
+            && key.offset <= FILE_BYTES_MAX - bytes_max
+            && first >= self.end;
+        let Some(extent) = extent.filter(|_| is_in_place) else {
             self.lose(key.offset, bytes_max);
             return Ok(());
         };
@@ -163,9 +171,7 @@ impl Reading<'_> {
         self.content.lost.sort_unstable();
         if let Some(size) = self.size {
             match self.file.set_len(size) {
-                Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-                    self.content.cut = true;
-                }
+                Err(error) if is_too_long(&error) => self.content.cut = true,
                 done => done?,
             }
         }

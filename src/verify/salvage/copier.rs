@@ -3,16 +3,17 @@
 //! Names and links come from the tree, and nobody vouches for them. One directory is open at a time,
 //! everything in it is made by a single name and never replaced ([`crate::sys::new_tree`]); a
 //! directory is entered once, so circles end; what cannot have its name goes to lost and found.
+//! However deep a tree is, one path is kept, and a name for each directory on the way.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 
 use crate::base::InodeNo;
-use crate::sys::new_tree::{self, NewDirectory, Unkept, is_full};
-use crate::verify::hits::printable;
+use crate::sys::new_tree::{self, NewDirectory, Unkept, is_full, is_of_the_place};
 use crate::verify::salvage::attributes::{self, of_item};
-use crate::verify::salvage::content;
+use crate::verify::salvage::content::{self, Content};
 use crate::verify::salvage::inodes::{Inode, Inodes};
 use crate::verify::salvage::report::{Copied, Of, Report};
 use crate::verify::salvage::source::{Got, Met, Source};
@@ -25,6 +26,13 @@ const FOUND_SUFFIX: &str = ".lost+found";
 /// What is lost where a part of a file cannot be read.
 const CONTENT: &str = "content";
 
+/// What is not kept where a file could not get a further name.
+const COPY_FOR_EACH: &str = "hard links: a copy for each name";
+
+/// Bytes of the places that are remembered for further names; a file placed after those is copied
+/// for each name.
+const PLACES_BYTES_MAX: usize = 32 << 20;
+
 /// Copies one tree.
 pub(super) struct Copier<'a> {
     source: &'a Source,
@@ -34,10 +42,16 @@ pub(super) struct Copier<'a> {
     report: &'a mut Report,
     copied: &'a mut Copied,
     owner: String,
+    /// Where what is being copied stands in the tree. There is one, however deep the tree is.
+    path: Vec<u8>,
+    /// Where such paths stand below the destination.
+    base: String,
     /// Where each inode of several names stands, below the destination.
     placed: BTreeMap<InodeNo, Vec<u8>>,
+    placed_bytes: usize,
     /// What the files among those lack of their content: it is told of each name.
     holed: BTreeMap<InodeNo, Vec<(u64, Option<u64>)>>,
+    blocks_max: u64,
     /// Blocks that may still be read: a tree reaches each of a pool's once.
     budget: u64,
     /// There is no room left: the rest is named.
@@ -50,26 +64,8 @@ struct Level {
     identity: (u64, u64),
     /// Directories in it that are not done.
     below: Vec<Dirent>,
-    path: Vec<u8>,
-}
-
-/// Where a tree's paths stand below the destination.
-#[derive(Clone, Copy)]
-struct Base<'a>(&'a [u8]);
-
-impl Base<'_> {
-    fn place(self, path: &[u8]) -> Vec<u8> {
-        [self.0, path].concat()
-    }
-}
-
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut joined = path.to_vec();
-    if joined.last() != Some(&b'/') {
-        joined.push(b'/');
-    }
-    joined.extend_from_slice(name);
-    joined
+    /// Bytes of its path.
+    path_bytes: usize,
 }
 
 impl<'a> Copier<'a> {
@@ -80,126 +76,120 @@ impl<'a> Copier<'a> {
         (report, copied): (&'a mut Report, &'a mut Copied),
         blocks_max: u64,
     ) -> Self {
-        let owner = copied.owner.clone();
-        let (placed, holed, full) = (BTreeMap::new(), BTreeMap::new(), false);
-        let budget = blocks_max;
-        Self { source, inodes, top, report, copied, owner, placed, holed, budget, full }
+        Self {
+            source,
+            inodes,
+            top,
+            report,
+            owner: copied.owner.clone(),
+            copied,
+            path: Vec::new(),
+            base: String::new(),
+            placed: BTreeMap::new(),
+            placed_bytes: 0,
+            holed: BTreeMap::new(),
+            blocks_max,
+            budget: blocks_max,
+            full: false,
+        }
     }
 
-    fn lose(&mut self, path: &[u8], inode: InodeNo, what: &str) {
-        let of = Of { owner: &self.owner, path: Some(path), inode: Some(inode) };
+    fn lose(&mut self, inode: InodeNo, what: &str) {
+        let of = Of { owner: &self.owner, path: Some(&self.path), inode: Some(inode) };
         self.report.lose(&of, what);
     }
 
-    fn cannot_write(&mut self, path: &[u8], inode: InodeNo, error: &io::Error) {
+    fn cannot_write(&mut self, inode: InodeNo, why: &str) {
+        let of = Of { owner: &self.owner, path: Some(&self.path), inode: Some(inode) };
+        self.report.cannot_write(&of, why);
+    }
+
+    fn fails(&mut self, inode: InodeNo, error: &io::Error) {
         self.full |= is_full(error);
-        let of = Of { owner: &self.owner, path: Some(path), inode: Some(inode) };
-        self.report.cannot_write(&of, error.to_string());
+        self.cannot_write(inode, &error.to_string());
+    }
+
+    /// Goes down to an entry of what is being copied.
+    fn push(&mut self, name: &[u8]) {
+        if self.path.last() != Some(&b'/') {
+            self.path.push(b'/');
+        }
+        self.path.extend_from_slice(name);
     }
 
     /// Copies the tree to `name` in `parent`, which stands at `place` below the destination.
     pub fn run(&mut self, parent: &NewDirectory, place: &str, name: &str) {
-        self.say_gaps();
-        let base = format!("{place}/{name}");
+        self.path = b"/".to_vec();
+        self.base = format!("{place}/{name}");
         match parent.make(name.as_bytes()) {
-            Ok(directory) => {
-                self.subtree(directory, ROOT_INODE, b"/".to_vec(), Base(base.as_bytes()))
-            }
-            Err(error) => return self.cannot_write(b"/", ROOT_INODE, &error),
+            Ok(directory) => self.subtree(directory, ROOT_INODE),
+            Err(error) => return self.fails(ROOT_INODE, &error),
         }
         let found = format!("{name}{FOUND_SUFFIX}");
-        self.lost_and_found(parent, place, &found);
-    }
-
-    /// What stands in nodes that cannot be read: the files that are known are named, and others may
-    /// have been there.
-    fn say_gaps(&mut self) {
-        for gap in &self.inodes.gaps {
-            let upto = gap.upper.map_or("the last".to_owned(), |upper| upper.object.to_string());
-            let what = format!(
-                "a tree node cannot be read: it held items of inodes {} to {upto}",
-                gap.lower.object
-            );
-            self.report.lose(&Of { owner: &self.owner, path: None, inode: None }, what);
-        }
+        self.base = format!("{place}/{found}");
+        self.lost_and_found(parent, &found);
     }
 
     /// Copies a directory, which was just made, with all that is below it.
-    fn subtree(&mut self, mut here: NewDirectory, inode: InodeNo, path: Vec<u8>, base: Base<'_>) {
+    fn subtree(&mut self, mut here: NewDirectory, inode: InodeNo) {
         let mut stack: Vec<Level> = Vec::new();
-        match self.enter(&here, inode, path, base) {
+        match self.enter(&here, inode) {
             Ok(level) => stack.push(level),
-            Err(error) => return self.cannot_write(b"/", inode, &error),
+            Err(error) => return self.fails(inode, &error),
         }
         while let Some(level) = stack.last_mut() {
+            self.path.truncate(level.path_bytes);
             let Some(entry) = level.below.pop() else {
                 match self.leave(here, &mut stack) {
                     Ok(Some(above)) => here = above,
                     Ok(None) => return,
-                    Err((path, inode, error)) => return self.cannot_write(&path, inode, &error),
+                    Err((inode, error)) => return self.fails(inode, &error),
                 }
                 continue;
             };
-            let path = join(&level.path, &entry.name);
-            if let Some(directory) = self.descend(&here, &entry, &path) {
-                match self.enter(&directory, entry.ino, path.clone(), base) {
-                    Ok(level) => stack.push(level),
-                    Err(error) => {
-                        self.cannot_write(&path, entry.ino, &error);
-                        continue;
-                    }
+            self.push(&entry.name);
+            let Some(directory) = self.descend(&here, &entry) else { continue };
+            match self.enter(&directory, entry.ino) {
+                Ok(level) => stack.push(level),
+                Err(error) => {
+                    self.fails(entry.ino, &error);
+                    continue;
                 }
-                here = directory;
             }
+            here = directory;
         }
     }
 
     /// Makes the directory of an entry.
-    fn descend(
-        &mut self,
-        here: &NewDirectory,
-        entry: &Dirent,
-        path: &[u8],
-    ) -> Option<NewDirectory> {
+    fn descend(&mut self, here: &NewDirectory, entry: &Dirent) -> Option<NewDirectory> {
         let reached = self.inodes.get(entry.ino).is_some_and(|inode| inode.reached);
         if reached {
-            self.lose(path, entry.ino, "a directory of several names: this one leads in a circle");
+            self.lose(entry.ino, "a directory of several names: this one leads in a circle");
             return None;
         }
         if self.full {
-            let mut below = path.to_vec();
-            below.push(b'/');
-            let of = Of { owner: &self.owner, path: Some(&below), inode: Some(entry.ino) };
-            self.report.cannot_write(&of, "no room, nor for what is in it");
+            self.cannot_write(entry.ino, "no room, nor for what is in it");
             return None;
         }
         match here.make(&entry.name) {
             Ok(directory) => Some(directory),
             Err(error) => {
-                self.cannot_name(path, entry.ino, &error);
+                self.cannot_name(entry.ino, &error);
                 None
             }
         }
     }
 
     /// A name that the destination does not take; what it leads to is found without it.
-    fn cannot_name(&mut self, path: &[u8], inode: InodeNo, error: &io::Error) {
-        if is_full(error) {
-            return self.cannot_write(path, inode, error);
+    fn cannot_name(&mut self, inode: InodeNo, error: &io::Error) {
+        if is_of_the_place(error) {
+            return self.fails(inode, error);
         }
-        let what = format!("the name cannot be made ({error}): see lost and found");
-        let of = Of { owner: &self.owner, path: Some(path), inode: Some(inode) };
-        self.report.cannot_write(&of, what);
+        self.cannot_write(inode, &format!("the name cannot be made ({error}): see lost and found"));
     }
 
     /// Lists a directory and copies everything in it but directories.
-    fn enter(
-        &mut self,
-        here: &NewDirectory,
-        inode: InodeNo,
-        path: Vec<u8>,
-        base: Base<'_>,
-    ) -> io::Result<Level> {
+    fn enter(&mut self, here: &NewDirectory, inode: InodeNo) -> io::Result<Level> {
         self.inodes.reach(inode);
         self.copied.directories += 1;
         let (mut below, mut others) = (Vec::new(), Vec::new());
@@ -222,16 +212,18 @@ impl<'a> Copier<'a> {
             ControlFlow::Continue(())
         });
         if gap && self.lacks_names(inode, below.len() + others.len()) {
-            self.lose(&path, inode, "names in this directory cannot be read: see lost and found");
+            self.lose(inode, "names in this directory cannot be read: see lost and found");
         }
         if bad {
-            self.lose(&path, inode, "a name in this directory is none: see lost and found");
+            self.lose(inode, "a name in this directory is none: see lost and found");
         }
+        let path_bytes = self.path.len();
         for entry in others {
-            let path = join(&path, &entry.name);
-            self.leaf(here, &entry, &path, base);
+            self.push(&entry.name);
+            self.leaf(here, &entry);
+            self.path.truncate(path_bytes);
         }
-        Ok(Level { inode, identity: here.identity()?, below, path })
+        Ok(Level { inode, identity: here.identity()?, below, path_bytes })
     }
 
     /// Whether a directory holds more names than were found.
@@ -241,28 +233,22 @@ impl<'a> Copier<'a> {
 
     /// Ends a directory: it gets its attributes, and the one above is open again. `None` behind the
     /// last.
-    #[allow(clippy::type_complexity)] // what failed, where
     fn leave(
         &mut self,
         here: NewDirectory,
         stack: &mut Vec<Level>,
-    ) -> Result<Option<NewDirectory>, (Vec<u8>, InodeNo, io::Error)> {
-        let Some(level) = stack.pop() else { return Ok(None) };
-        let above = match stack.last() {
-            // First: once it has its permissions, there may be no way out of it.
-            Some(above) => Some(
-                here.parent(above.identity)
-                    .map_err(|error| (level.path.clone(), level.inode, error))?,
-            ),
-            None => None,
-        };
-        match self.item(level.inode) {
+    ) -> Result<Option<NewDirectory>, (InodeNo, io::Error)> {
+        let Some(Level { inode, .. }) = stack.pop() else { return Ok(None) };
+        // First: once it has its permissions, there may be no way out of it.
+        let above = stack.last().map(|above| here.parent(above.identity)).transpose();
+        let above = above.map_err(|error| (inode, error))?;
+        match self.item(inode) {
             Some(item) => {
-                let xattrs = self.xattrs(level.inode, &level.path);
+                let xattrs = self.xattrs(inode);
                 let unkept = here.set(&of_item(&item, &xattrs));
-                self.tell(&unkept, &item, &level.path);
+                self.tell(&unkept, inode, &item);
             }
-            None => self.lose(&level.path, level.inode, "the directory's own attributes"),
+            None => self.lose(inode, "the directory's own attributes"),
         }
         Ok(above)
     }
@@ -274,59 +260,56 @@ impl<'a> Copier<'a> {
         }
     }
 
-    fn xattrs(&mut self, inode: InodeNo, path: &[u8]) -> attributes::Xattrs {
+    fn xattrs(&mut self, inode: InodeNo) -> attributes::Xattrs {
         let (xattrs, whole) = attributes::xattrs(self.source, inode);
         if !whole {
-            self.lose(path, inode, "extended attributes");
+            self.lose(inode, "extended attributes");
         }
         xattrs
     }
 
     /// Copies what an entry leads to, which is no directory.
-    fn leaf(&mut self, here: &NewDirectory, entry: &Dirent, path: &[u8], base: Base<'_>) {
+    fn leaf(&mut self, here: &NewDirectory, entry: &Dirent) {
         let (ino, name) = (entry.ino, entry.name.as_slice());
         if self.full {
-            let of = Of { owner: &self.owner, path: Some(path), inode: Some(ino) };
-            self.report.cannot_write(&of, "no room");
-            return;
+            return self.cannot_write(ino, "no room");
         }
         if let Some(first) = self.placed.get(&ino)
             && self.link(here, &first.clone(), name)
         {
             self.copied.links += 1;
-            let of = Of { owner: &self.owner, path: Some(path), inode: Some(ino) };
+            let of = Of { owner: &self.owner, path: Some(&self.path), inode: Some(ino) };
             for range in self.holed.get(&ino).into_iter().flatten() {
                 self.report.lose_range(&of, CONTENT, Some(*range));
             }
             return;
         }
         let Some(item) = self.item(ino) else {
-            self.leaf_without_item(here, entry, path);
-            return;
+            return self.leaf_without_item(here, entry);
         };
         let made = match item.kind() {
-            FileKind::File => self.file(here, name, (ino, Some(&item)), path),
-            FileKind::Symlink => self.symlink(here, name, (ino, &item), path),
+            FileKind::File => self.file(here, name, (ino, Some(&item))),
+            FileKind::Symlink => self.symlink(here, name, (ino, &item)),
             FileKind::Directory => return,
-            _ => self.special(here, name, (ino, &item), path),
+            _ => self.special(here, name, (ino, &item)),
         };
         match made {
             Ok(is_there) => {
                 self.inodes.reach(ino);
                 if is_there && item.nlink > 1 {
-                    self.placed.entry(ino).or_insert_with(|| base.place(path));
+                    self.place(ino);
                 }
             }
-            Err(error) => self.cannot_name(path, ino, &error),
+            Err(error) => self.cannot_name(ino, &error),
         }
     }
 
     /// What can be had of a file whose own item cannot be read.
-    fn leaf_without_item(&mut self, here: &NewDirectory, entry: &Dirent, path: &[u8]) {
+    fn leaf_without_item(&mut self, here: &NewDirectory, entry: &Dirent) {
         let has_content = self.inodes.get(entry.ino).is_some_and(|inode| inode.extents);
         if entry.kind == FileKind::File && has_content {
-            if let Err(error) = self.file(here, &entry.name, (entry.ino, None), path) {
-                return self.cannot_name(path, entry.ino, &error);
+            if let Err(error) = self.file(here, &entry.name, (entry.ino, None)) {
+                return self.cannot_name(entry.ino, &error);
             }
             self.inodes.reach(entry.ino);
             return;
@@ -336,7 +319,20 @@ impl<'a> Copier<'a> {
         } else {
             "the name leads to an inode that is not there"
         };
-        self.lose(path, entry.ino, what);
+        self.lose(entry.ino, what);
+    }
+
+    /// Remembers where an inode of several names was made last.
+    fn place(&mut self, inode: InodeNo) {
+        let place = [self.base.as_bytes(), &self.path].concat();
+        if self.placed_bytes + place.len() <= PLACES_BYTES_MAX {
+            self.placed_bytes += place.len();
+            let before = self.placed.insert(inode, place);
+            self.placed_bytes -= before.map_or(0, |before| before.len());
+        } else {
+            let of = Of { owner: &self.owner, path: Some(&self.path), inode: Some(inode) };
+            self.report.not_kept(COPY_FOR_EACH, &of);
+        }
     }
 
     /// Another name for what was copied before. Whether it could be made: where not, it is copied
@@ -361,8 +357,22 @@ impl<'a> Copier<'a> {
 
     fn unlinked(&mut self, first: &[u8]) -> bool {
         let of = Of { owner: &self.owner, path: Some(first), inode: None };
-        self.report.not_kept("hard links: a copy for each name", &of);
+        self.report.not_kept(COPY_FOR_EACH, &of);
         false
+    }
+
+    /// Reads a file's content into `file`. One of several names that could not be linked is read for
+    /// each: it has its blocks once, and was charged for them.
+    fn content(
+        &mut self,
+        (ino, item): (InodeNo, Option<&InodeItem>),
+        file: &File,
+    ) -> io::Result<Content> {
+        let is_charged = self.inodes.get(ino).is_some_and(|inode| inode.reached)
+            && item.is_some_and(|item| item.nlink > 1);
+        let mut again = self.blocks_max;
+        let budget = if is_charged { &mut again } else { &mut self.budget };
+        content::copy(self.source, (ino, item), file, budget)
     }
 
     /// Makes a file with what can be read of it; whether it could be written.
@@ -371,15 +381,14 @@ impl<'a> Copier<'a> {
         here: &NewDirectory,
         name: &[u8],
         (ino, item): (InodeNo, Option<&InodeItem>),
-        path: &[u8],
     ) -> io::Result<bool> {
         let file = here.create(name)?;
-        let content = match content::copy(self.source, (ino, item), &file, &mut self.budget) {
+        let content = match self.content((ino, item), &file) {
             Ok(content) => content,
             Err(error) => {
                 // Half of a file that looks like all of it is worse than none.
                 let _ = here.remove(name);
-                self.cannot_write(path, ino, &error);
+                self.fails(ino, &error);
                 return Ok(false);
             }
         };
@@ -388,7 +397,19 @@ impl<'a> Copier<'a> {
         if !content.lost.is_empty() && item.is_some_and(|item| item.nlink > 1) {
             self.holed.insert(ino, content.lost.clone());
         }
-        let of = Of { owner: &self.owner, path: Some(path), inode: Some(ino) };
+        self.tell_of_content(ino, content);
+        let Some(item) = item else {
+            self.lose(ino, "attributes and length: it ends with the last block found");
+            return Ok(true);
+        };
+        let xattrs = self.xattrs(ino);
+        let unkept = new_tree::set(&file, &of_item(item, &xattrs));
+        self.tell(&unkept, ino, item);
+        Ok(true)
+    }
+
+    fn tell_of_content(&mut self, ino: InodeNo, content: Content) {
+        let of = Of { owner: &self.owner, path: Some(&self.path), inode: Some(ino) };
         for range in content.lost {
             self.report.lose_range(&of, CONTENT, Some(range));
         }
@@ -403,14 +424,6 @@ impl<'a> Copier<'a> {
         if content.too_many {
             self.report.lose(&of, "its tree has more blocks than the pool: the rest is left out");
         }
-        let Some(item) = item else {
-            self.lose(path, ino, "attributes and length: it ends with the last block found");
-            return Ok(true);
-        };
-        let xattrs = self.xattrs(ino, path);
-        let unkept = new_tree::set(&file, &of_item(item, &xattrs));
-        self.tell(&unkept, item, path);
-        Ok(true)
     }
 
     /// Makes a symbolic link; whether its target could be read.
@@ -419,15 +432,14 @@ impl<'a> Copier<'a> {
         here: &NewDirectory,
         name: &[u8],
         (ino, item): (InodeNo, &InodeItem),
-        path: &[u8],
     ) -> io::Result<bool> {
         let Some(target) = attributes::target(self.source, ino, item) else {
-            self.lose(path, ino, "the link's target");
+            self.lose(ino, "the link's target");
             return Ok(false);
         };
         here.symlink(name, &target)?;
         self.copied.symlinks += 1;
-        self.attributes_of(here, name, (ino, item), path);
+        self.attributes_of(here, name, (ino, item));
         Ok(true)
     }
 
@@ -437,26 +449,25 @@ impl<'a> Copier<'a> {
         here: &NewDirectory,
         name: &[u8],
         (ino, item): (InodeNo, &InodeItem),
-        path: &[u8],
     ) -> io::Result<bool> {
         match here.special(name, item.mode, item.rdev) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let of = Of { owner: &self.owner, path: Some(path), inode: Some(ino) };
+                let of = Of { owner: &self.owner, path: Some(&self.path), inode: Some(ino) };
                 self.report.not_kept("device nodes: not made", &of);
                 return Ok(false);
             }
             Err(error) => return Err(error),
         }
         self.copied.special_files += 1;
-        self.attributes_of(here, name, (ino, item), path);
+        self.attributes_of(here, name, (ino, item));
         Ok(true)
     }
 
     /// Says which attributes of what was made could not be kept.
-    fn tell(&mut self, unkept: &Unkept, item: &InodeItem, path: &[u8]) {
-        let of = Of { owner: &self.owner, path: Some(path), inode: None };
-        attributes::tell(unkept, item, &of, self.report);
+    fn tell(&mut self, unkept: &Unkept, ino: InodeNo, item: &InodeItem) {
+        let of = Of { owner: &self.owner, path: Some(&self.path), inode: Some(ino) };
+        attributes::tell(unkept, item.mode, &of, self.report);
     }
 
     fn attributes_of(
@@ -464,17 +475,15 @@ impl<'a> Copier<'a> {
         here: &NewDirectory,
         name: &[u8],
         (ino, item): (InodeNo, &InodeItem),
-        path: &[u8],
     ) {
-        let xattrs = self.xattrs(ino, path);
+        let xattrs = self.xattrs(ino);
         let is_link = item.kind() == FileKind::Symlink;
         let unkept = here.set_of(name, is_link, &of_item(item, &xattrs));
-        self.tell(&unkept, item, path);
+        self.tell(&unkept, ino, item);
     }
 
     /// Copies what no name leads to, by its number.
-    fn lost_and_found(&mut self, parent: &NewDirectory, place: &str, name: &str) {
-        let base = format!("{place}/{name}");
+    fn lost_and_found(&mut self, parent: &NewDirectory, name: &str) {
         self.owner.push_str(", lost and found");
         let mut found: Option<NewDirectory> = None;
         for circles in [false, true] {
@@ -483,35 +492,30 @@ impl<'a> Copier<'a> {
                     continue;
                 }
                 let Some(here) = self.open_found(&mut found, parent, name) else { return };
-                let number = ino.0.to_string();
-                match here.make(number.as_bytes()) {
+                self.path = found_path(ino);
+                match here.make(ino.0.to_string().as_bytes()) {
                     Ok(directory) => {
-                        let path = found_path(ino);
-                        self.lose(&path, ino, "its name: it is in lost and found");
+                        self.lose(ino, "its name: it is in lost and found");
                         self.copied.found += 1;
-                        self.subtree(directory, ino, path, Base(base.as_bytes()));
+                        self.subtree(directory, ino);
                     }
-                    Err(error) => self.cannot_write(&found_path(ino), ino, &error),
+                    Err(error) => self.fails(ino, &error),
                 }
             }
         }
         for inode in self.inodes.lost_others() {
             let Some(here) = self.open_found(&mut found, parent, name) else { return };
-            self.found_leaf(here, &inode, Base(base.as_bytes()));
-        }
-        if found.is_some() {
-            self.copied.lost_and_found = Some(base);
+            self.found_leaf(here, &inode);
         }
     }
 
-    fn found_leaf(&mut self, here: &NewDirectory, inode: &Inode, base: Base<'_>) {
-        let path = found_path(inode.number);
-        self.lose(&path, inode.number, "its name: it is in lost and found");
+    fn found_leaf(&mut self, here: &NewDirectory, inode: &Inode) {
+        self.path = found_path(inode.number);
+        self.lose(inode.number, "its name: it is in lost and found");
         self.copied.found += 1;
         let kind = inode.kind.unwrap_or(FileKind::File);
         let name = inode.number.0.to_string().into_bytes();
-        let entry = Dirent { ino: inode.number, kind, name };
-        self.leaf(here, &entry, &path, base);
+        self.leaf(here, &Dirent { ino: inode.number, kind, name });
     }
 
     /// Lost and found, made when something is first put there. `None` where there is no room.
@@ -521,16 +525,19 @@ impl<'a> Copier<'a> {
         parent: &NewDirectory,
         name: &str,
     ) -> Option<&'f NewDirectory> {
+        let of = Of { owner: &self.owner, path: None, inode: None };
         if self.full {
-            let of = Of { owner: &self.owner, path: None, inode: None };
             self.report.cannot_write(&of, "no room for what no name leads to");
             return None;
         }
         if found.is_none() {
             match parent.make(name.as_bytes()) {
-                Ok(made) => *found = Some(made),
+                Ok(made) => {
+                    self.copied.lost_and_found = Some(self.base.clone());
+                    *found = Some(made);
+                }
                 Err(error) => {
-                    self.cannot_write(printable(name.as_bytes()).as_bytes(), ROOT_INODE, &error);
+                    self.report.cannot_write(&of, error.to_string());
                     return None;
                 }
             }

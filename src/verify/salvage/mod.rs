@@ -27,7 +27,7 @@ use crate::sys::new_tree::NewDirectory;
 use crate::verify::findings::Owner;
 use crate::verify::salvage::copier::Copier;
 use crate::verify::salvage::inodes::Inodes;
-use crate::verify::salvage::source::Source;
+use crate::verify::salvage::source::{Gap, Source};
 use crate::verify::salvage::survey::Found;
 
 pub use report::{Copied, Fate, Loss, NotKept, Report, State};
@@ -81,7 +81,7 @@ impl Survey {
         destination: Option<&NewDirectory>,
         keys: &mut Keys<'_>,
     ) -> Report {
-        let mut report = Report { states: Vec::new(), ..Report::default() };
+        let mut report = Report::default();
         self.describe(&mut report);
         let mut places = destination.map(|top| Places { top, clusters: None, snapshots: None });
         let all = wanted.clusters.is_empty() && wanted.snapshots.is_empty();
@@ -113,6 +113,12 @@ impl Survey {
             let State { checkpoint, catalog_whole } = *state;
             report.states.push(State { checkpoint, catalog_whole });
         }
+        self.say_later_states(report);
+        if !self.tombstones_whole {
+            let note = "not all that the pool remembers of deleted keys can be read: where an older \
+                        keyring was put there, it may open what a deleted key protects";
+            report.notes.push(note.to_owned());
+        }
         if self.is_whole() {
             return;
         }
@@ -132,6 +138,22 @@ impl Survey {
         report.notes.push(note);
     }
 
+    /// That the newest state which is left may not be the newest that was.
+    fn say_later_states(&self, report: &mut Report) {
+        let Some(newest) = self.facts.first() else { return };
+        let after = format!("what was written after checkpoint {}", newest.checkpoint);
+        for slot in &self.lost_slots {
+            report.lose_of_pool(format!(
+                "{after}, if anything was: neither copy of superblock slot {slot} can be used, and a \
+                 later state may have stood there"
+            ));
+        }
+        if let Some(later) = self.later {
+            let why = "the space ring shows checkpoint";
+            report.lose_of_pool(format!("{after}: {why} {later}, whose superblock is gone"));
+        }
+    }
+
     /// A cluster's head; where that cannot be read, as an older state has it, and then its newest
     /// snapshot that can.
     fn head(
@@ -142,7 +164,7 @@ impl Survey {
         keys: &mut Keys<'_>,
         report: &mut Report,
     ) {
-        let older = self.older.iter().filter(|older| older.owner == head.owner);
+        let older = self.older.iter().filter(|older| older.cluster == head.cluster);
         let ways: Vec<&Found> = std::iter::once(head).chain(older).collect();
         let mut places = places;
         if self.one(&ways, twice, places.as_deref_mut(), keys, report) == Fate::Unreadable {
@@ -160,7 +182,8 @@ impl Survey {
     ) {
         for snapshot in self.snapshots.iter().filter(|s| s.cluster == cluster) {
             let fate = self.one(&[snapshot], false, places.as_deref_mut(), keys, report);
-            if !matches!(fate, Fate::Unreadable | Fate::Empty) {
+            // One whose key is not usable says nothing of those before it.
+            if matches!(fate, Fate::Copied | Fate::Readable) {
                 return;
             }
         }
@@ -177,12 +200,9 @@ impl Survey {
     ) -> Fate {
         let Some(first) = ways.first() else { return Fate::Unreadable };
         let mut copied = begun(first);
-        if report
-            .results
-            .iter()
-            .any(|done| done.owner == copied.owner && done.snapshot_id.is_some())
-        {
-            return Fate::Copied;
+        let is_same = |done: &&Copied| done.owner == copied.owner && done.snapshot_id.is_some();
+        if let Some(done) = report.results.iter().find(is_same) {
+            return done.state;
         }
         let mut why = String::new();
         for found in ways {
@@ -297,6 +317,19 @@ fn log_of(
     }
 }
 
+/// What stands in nodes that cannot be read: the files that are known are named, and others may have
+/// been there.
+fn say_gaps(gaps: &[Gap], owner: &str, report: &mut Report) {
+    for gap in gaps {
+        let upto = gap.upper.map_or("the last".to_owned(), |upper| upper.object.to_string());
+        let what = format!(
+            "a tree node cannot be read: it held items of inodes {} to {upto}",
+            gap.lower.object
+        );
+        report.lose(&report::Of { owner, path: None, inode: None }, what);
+    }
+}
+
 /// A reason behind what it explains, if there is one.
 fn because(why: &str) -> String {
     if why.is_empty() { String::new() } else { format!(": {why}") }
@@ -349,6 +382,7 @@ fn copy_tree(
         let why = "its tree was written by another version".to_owned();
         return close(Fate::Unreadable, Some(why), copied, report);
     }
+    say_gaps(&inodes.gaps, &copied.owner, report);
     if let Some(places) = places {
         let place = if copied.snapshot_id.is_some() { SNAPSHOTS } else { CLUSTERS };
         let made = places.parent(place);

@@ -1,6 +1,7 @@
-//! What was copied out of a damaged pool, and what was not.
+//! What was copied out of a damaged pool, and what was not. However much is lost, what is kept of it
+//! in memory has a bound: the rest is counted.
 
-use std::io::Write;
+use std::io::{BufWriter, Write};
 
 use serde::Serialize;
 
@@ -10,6 +11,10 @@ use crate::verify::hits::printable;
 
 /// Losses and the like that are listed; those beyond are counted.
 const LISTED_MAX: usize = 100_000;
+/// The same, in bytes of text.
+const LISTED_BYTES_MAX: usize = 32 << 20;
+/// Bytes of a path that are told; of a longer one its two ends are.
+const PATH_BYTES_MAX: usize = 4096;
 /// The report's own name in the destination.
 const REPORT_NAME: &str = "salvage-report.json";
 
@@ -35,6 +40,10 @@ pub struct Report {
     pub not_written_left_out: u64,
     /// Attributes that the system did not take, by sort.
     pub not_kept: Vec<NotKept>,
+    #[serde(skip)]
+    lost_bytes: usize,
+    #[serde(skip)]
+    not_written_bytes: usize,
 }
 
 /// A state of the pool that a superblock leads to.
@@ -144,13 +153,32 @@ impl Of<'_> {
     fn loss(&self, what: String, range: Option<(u64, Option<u64>)>) -> Loss {
         Loss {
             owner: self.owner.to_owned(),
-            path: self.path.map(printable),
+            path: self.path.map(shown),
             inode: self.inode.map(|ino| ino.0),
             offset: range.map(|(offset, _)| offset),
             length: range.and_then(|(_, length)| length),
             what,
         }
     }
+}
+
+/// A path for people.
+fn shown(path: &[u8]) -> String {
+    if path.len() <= PATH_BYTES_MAX {
+        return printable(path);
+    }
+    let (first, rest) = path.split_at(PATH_BYTES_MAX / 2);
+    let (left_out, last) = rest.split_at(rest.len() - PATH_BYTES_MAX / 2);
+    format!("{}[{} bytes more]{}", printable(first), left_out.len(), printable(last))
+}
+
+/// Whether a loss may be added to a list whose text has so many bytes.
+fn has_room(listed: &[Loss], bytes: &mut usize, loss: &Loss) -> bool {
+    let path_bytes = loss.path.as_ref().map_or(0, String::len);
+    let more = size_of::<Loss>() + loss.owner.len() + path_bytes + loss.what.len();
+    let fits = listed.len() < LISTED_MAX && *bytes + more <= LISTED_BYTES_MAX;
+    *bytes += if fits { more } else { 0 };
+    fits
 }
 
 impl Report {
@@ -166,8 +194,9 @@ impl Report {
         what: impl Into<String>,
         range: Option<(u64, Option<u64>)>,
     ) {
-        if self.lost.len() < LISTED_MAX {
-            self.lost.push(of.loss(what.into(), range));
+        let loss = of.loss(what.into(), range);
+        if has_room(&self.lost, &mut self.lost_bytes, &loss) {
+            self.lost.push(loss);
         } else {
             self.lost_left_out += 1;
         }
@@ -175,8 +204,9 @@ impl Report {
 
     /// Something could be read, and not written.
     pub(super) fn cannot_write(&mut self, of: &Of<'_>, why: impl Into<String>) {
-        if self.not_written.len() < LISTED_MAX {
-            self.not_written.push(of.loss(why.into(), None));
+        let loss = of.loss(why.into(), None);
+        if has_room(&self.not_written, &mut self.not_written_bytes, &loss) {
+            self.not_written.push(loss);
         } else {
             self.not_written_left_out += 1;
         }
@@ -187,7 +217,7 @@ impl Report {
         match self.not_kept.iter_mut().find(|kept| kept.what == what) {
             Some(kept) => kept.files += 1,
             None => {
-                let path = of.path.map(printable).unwrap_or_default();
+                let path = of.path.map(shown).unwrap_or_default();
                 let first = format!("{}: {path}", of.owner);
                 self.not_kept.push(NotKept { what: what.to_owned(), files: 1, first });
             }
@@ -196,9 +226,11 @@ impl Report {
 
     /// Writes the report beside what was copied, and makes all of it durable.
     pub fn store(&mut self, destination: &NewDirectory) {
-        let text = serde_json::to_string_pretty(self).unwrap_or_default();
-        let written = destination.create(REPORT_NAME.as_bytes()).and_then(|mut file| {
-            file.write_all(text.as_bytes()).and_then(|()| file.write_all(b"\n"))
+        let written = destination.create(REPORT_NAME.as_bytes()).and_then(|file| {
+            let mut out = BufWriter::new(file);
+            serde_json::to_writer_pretty(&mut out, self)?;
+            out.write_all(b"\n")?;
+            out.flush()
         });
         if let Err(error) = written {
             self.cannot_write(
@@ -222,7 +254,13 @@ impl Report {
     pub fn has_lost(&self) -> bool {
         let unreadable = self.results.iter().any(|tree| tree.state == Fate::Unreadable);
         let catalog = self.states.first().is_none_or(|newest| !newest.catalog_whole);
-        unreadable || catalog || !self.lost.is_empty()
+        unreadable || catalog || !self.lost.is_empty() || self.lost_left_out > 0
+    }
+
+    /// Whether something could be read and not written.
+    #[must_use]
+    pub const fn has_unwritten(&self) -> bool {
+        !self.not_written.is_empty() || self.not_written_left_out > 0
     }
 
     /// The trees whose keys are not usable.
@@ -249,5 +287,30 @@ impl Loss {
             (None, _) => {}
         }
         format!("{line}: {}", self.what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_much_is_lost_the_report_has_a_bound_and_counts_all() {
+        let mut report = Report::default();
+        let long = [b"/start".to_vec(), vec![b'x'; 1 << 20], b"/end".to_vec()].concat();
+        let of = Of { owner: "cluster db", path: Some(&long), inode: Some(InodeNo(7)) };
+        let all: u64 = 20_000;
+        for _ in 0..all {
+            report.lose(&of, "content");
+            report.cannot_write(&of, "no room");
+        }
+        for list in [&report.lost, &report.not_written] {
+            let bytes: usize = list.iter().map(|loss| loss.line().len()).sum();
+            assert!((1000..20_000).contains(&list.len()) && bytes <= LISTED_BYTES_MAX, "{bytes}");
+        }
+        assert_eq!(report.lost.len() as u64 + report.lost_left_out, all);
+        assert_eq!(report.not_written.len() as u64 + report.not_written_left_out, all);
+        let path = report.lost[0].path.as_deref().unwrap();
+        assert!(path.starts_with("/start") && path.ends_with("/end") && path.len() < 5000);
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::base::ids::SnapshotPrefix;
-use crate::base::{ClusterId, ClusterName, SnapshotId, Timestamp};
-use crate::catalog::{Header, Item, Tombstone, visit_items};
-use crate::pool::Pool;
+use crate::base::{ClusterId, ClusterName, Generation, SnapshotId, Timestamp};
+use crate::catalog::{Header, Item, Tombstone, tombstones_left, visit_items};
+use crate::pool::{Pool, Remains};
 use crate::verify::findings::Owner;
 use crate::verify::salvage::report::State;
 
@@ -39,7 +39,13 @@ pub struct Survey {
     /// Heads as older states have them, for those whose own tree cannot be read.
     pub(super) older: Vec<Found>,
     pub(super) facts: Vec<State>,
+    /// Superblock slots that lead nowhere any more.
+    pub(super) lost_slots: Vec<u8>,
+    /// A checkpoint that was durable, and whose superblock is gone.
+    pub(super) later: Option<Generation>,
     tombstones: Vec<Tombstone>,
+    /// Whether those are all that the newest state has.
+    pub(super) tombstones_whole: bool,
 }
 
 /// One state's catalog.
@@ -47,7 +53,6 @@ pub struct Survey {
 struct Catalog {
     heads: Vec<Found>,
     snapshots: Vec<Found>,
-    tombstones: Vec<Tombstone>,
     bad_items: u64,
     whole: bool,
 }
@@ -72,7 +77,6 @@ impl Catalog {
                 state,
                 created_at: record.created_at,
             }),
-            Ok(Item::Tombstones(list)) => found.tombstones.extend(list),
             Ok(_) => {}
             Err(_) => found.bad_items += 1,
         });
@@ -82,41 +86,54 @@ impl Catalog {
 }
 
 impl Survey {
-    /// Reads the catalogs of a pool's states ([`crate::pool::Sealed::states`]), the newest first.
+    /// Reads the catalogs of what is left of a pool ([`crate::pool::Sealed::remains`]).
     #[must_use]
-    pub fn of(states: Vec<Arc<Pool>>) -> Self {
+    pub fn of(remains: Remains) -> Self {
+        let Remains { states, lost_slots, later } = remains;
         let mut survey = Self {
             states: Vec::new(),
             heads: Vec::new(),
             snapshots: Vec::new(),
             older: Vec::new(),
             facts: Vec::new(),
+            lost_slots,
+            later,
             tombstones: Vec::new(),
+            tombstones_whole: false,
         };
         for (index, pool) in states.iter().enumerate() {
-            let catalog = Catalog::read(pool, index);
-            let checkpoint = pool.generation().get();
-            survey.facts.push(State { checkpoint, catalog_whole: catalog.whole });
-            survey.tombstones.extend(catalog.tombstones);
-            // What a whole catalog does not list was deleted, whatever an older one says.
-            let lists_all = survey.facts.iter().rev().skip(1).any(|newer| newer.catalog_whole);
-            for head in catalog.heads {
-                let known = survey.heads.iter().any(|newer| newer.owner == head.owner);
-                match (known, lists_all) {
-                    (true, _) => survey.older.push(head),
-                    (false, true) => {}
-                    (false, false) => survey.heads.push(head),
-                }
-            }
-            let known: BTreeSet<_> = survey.snapshots.iter().map(Found::snapshot).collect();
-            let new = catalog.snapshots.into_iter().filter(|s| !known.contains(&s.snapshot()));
-            survey.snapshots.extend(new.filter(|_| !lists_all));
+            survey.take(pool, index);
         }
         survey.heads.sort_by(|a, b| a.cluster_name.cmp(&b.cluster_name));
         // The newest first: where a head cannot be read, its last snapshot stands in.
         survey.snapshots.sort_by_key(|s| (std::cmp::Reverse(s.created_at), s.snapshot()));
         survey.states = states;
         survey
+    }
+
+    /// Takes what a state has and no newer one shows.
+    fn take(&mut self, pool: &Arc<Pool>, index: usize) {
+        let catalog = Catalog::read(pool, index);
+        // What a whole catalog does not list was deleted, whatever an older one says.
+        let lists_all = self.facts.iter().any(|newer| newer.catalog_whole);
+        let checkpoint = pool.generation().get();
+        self.facts.push(State { checkpoint, catalog_whole: catalog.whole });
+        if index == 0 || !self.tombstones_whole {
+            let (deleted, whole) = tombstones_left(&pool.read_catalog());
+            self.tombstones.extend(deleted);
+            self.tombstones_whole = index == 0 && whole;
+        }
+        for head in catalog.heads {
+            let known = self.heads.iter().any(|newer| newer.cluster == head.cluster);
+            match (known, lists_all) {
+                (true, _) => self.older.push(head),
+                (false, true) => {}
+                (false, false) => self.heads.push(head),
+            }
+        }
+        let known: BTreeSet<_> = self.snapshots.iter().map(Found::snapshot).collect();
+        let new = catalog.snapshots.into_iter().filter(|s| !known.contains(&s.snapshot()));
+        self.snapshots.extend(new.filter(|_| !lists_all));
     }
 
     pub(super) fn pool(&self, state: usize) -> Option<&Arc<Pool>> {
