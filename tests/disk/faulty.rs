@@ -134,8 +134,8 @@ impl Disk {
 impl fuse::Medium for Disk {
     const NAME: &'static str = "faulty-disk";
     const CONTROL: &'static str = "control";
-    /// More than are held at once.
-    const THREADS: usize = 32;
+    /// More than the threads of two mounts can ask at once: one is left to let go of what is held.
+    const THREADS: usize = 128;
 
     fn size(&self) -> io::Result<Option<u64>> {
         Ok(Some(self.bytes()?).filter(|bytes| *bytes > 0))

@@ -189,11 +189,13 @@ ends_clean() {
     sr umount a; sr mount a "$work/a"
     tell read short 0
     run timeout 20 cat "$work/a/big"
-    [ "$status" -ne 0 ] && [ "$status" -ne 124 ]
+    [ "$status" -ne 0 ]
+    [ "$status" -ne 124 ]
     pool_is ok
     tell write short 0
     run timeout 20 bash -c "echo y > '$work/b/y' && sync '$work/b/y'"
-    [ "$status" -ne 0 ] && [ "$status" -ne 124 ]
+    [ "$status" -ne 0 ]
+    [ "$status" -ne 124 ]
     pool_is readOnly
     tell ok
     sr pool resume
@@ -218,10 +220,12 @@ ends_clean() {
         # It waits for its last checkpoint.
         eventually 10 bash -c "! mountpoint -q '$work/b'"
         pool_is ok
-        [ ! -e "$work/$operation.synced" ] && [ ! -e "$work/$operation.unmounted" ]
+        [ ! -e "$work/$operation.synced" ]
+        [ ! -e "$work/$operation.unmounted" ]
         tell ok
         wait "$syncing" "$unmounting"
-        [ -e "$work/$operation.synced" ] && [ -e "$work/$operation.unmounted" ]
+        [ -e "$work/$operation.synced" ]
+        [ -e "$work/$operation.unmounted" ]
         sr mount b "$work/b"
         [ "$(cat "$work/a/x" "$work/b/y")" = $'x\ny' ]
     done
