@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn however_much_is_lost_the_report_has_a_bound_and_counts_all() {
         let mut report = Report::default();
-        let long = [b"/start".to_vec(), vec![b'x'; 1 << 20], b"/end".to_vec()].concat();
+        let long = [b"/start".to_vec(), vec![b'x'; 16 << 10], b"/end".to_vec()].concat();
         let of = Of { owner: "cluster db", path: Some(&long), inode: Some(InodeNo(7)) };
         let all: u64 = 20_000;
         for _ in 0..all {
