@@ -427,8 +427,18 @@ mod tests {
         out.status.success().then_some(text)
     }
 
+    impl Loop {
+        /// The kernel keeps this of a loop device, whatever is attached to it next. Whether it is done.
+        fn set_writable(&self, writable: bool) -> bool {
+            let how = if writable { "--setrw" } else { "--setro" };
+            let mut set = std::process::Command::new("blockdev");
+            set.arg(how).arg(&self.node).status().is_ok_and(|status| status.success())
+        }
+    }
+
     impl Drop for Loop {
         fn drop(&mut self) {
+            self.set_writable(true);
             losetup(&["-d".as_ref(), self.node.as_os_str()]);
         }
     }
@@ -446,6 +456,7 @@ mod tests {
             return;
         };
         let disk = Loop { node: node.into() };
+        assert!(disk.set_writable(true));
         let device = create(&disk.node, None).unwrap();
         assert_eq!(device.describe().kind, DeviceKind::BlockDevice);
         for mode in [Mode::ReadWrite, Mode::ReadAlone] {
@@ -467,13 +478,9 @@ mod tests {
         assert!(reader.write(0, &[1; 4096]).is_err());
         drop(reader);
         // One that cannot be written to at all.
-        let set = |how: &str| {
-            let mut set = std::process::Command::new("blockdev");
-            assert!(set.arg(how).arg(&disk.node).status().unwrap().success());
-        };
-        set("--setro");
+        assert!(disk.set_writable(false));
         conformance::remembers(&*open(&disk.node, Mode::ReadAlone).unwrap());
-        set("--setrw");
+        assert!(disk.set_writable(true));
         let device = open(&disk.node, Mode::ReadWrite).unwrap();
         says_that_it_was_cut_short(&*device, || {
             file.set_len(16 << 20).unwrap();
