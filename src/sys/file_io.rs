@@ -4,9 +4,9 @@
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::sys::random;
@@ -24,10 +24,6 @@ fn check(result: libc::c_int) -> io::Result<()> {
 
 fn to_off(value: u64) -> io::Result<libc::off_t> {
     libc::off_t::try_from(value).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))
-}
-
-fn file_of(fd: impl AsFd) -> io::Result<File> {
-    Ok(File::from(fd.as_fd().try_clone_to_owned()?))
 }
 
 /// Opens a file to be read, where it is a plain file: no link is followed at its end, and a pipe
@@ -192,11 +188,16 @@ pub fn set_size(fd: &OwnedFd, size_bytes: u64) -> io::Result<()> {
 
 /// Size in bytes of a file or block device.
 ///
+/// It is not asked for by `statx`: on filesystems with fine-grained times that has the next write
+/// take one, and all other files of the system with it, so that a mount whose pages are written
+/// back tells the daemon of a new time at each `fsync`: a fifth of their speed.
+///
 /// # Errors
 /// The kernel's.
 pub fn size(fd: &OwnedFd) -> io::Result<u64> {
-    let meta = file_of(fd)?.metadata()?;
-    if meta.file_type().is_block_device() { block_device_size(fd) } else { Ok(meta.len()) }
+    // SAFETY: moves the descriptor's position and nothing else; nobody reads or writes by it.
+    let end = unsafe { libc::lseek(fd.as_raw_fd(), 0, libc::SEEK_END) };
+    u64::try_from(end).map_err(|_| io::Error::last_os_error())
 }
 
 /// Size in bytes of a block device.
