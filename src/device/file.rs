@@ -273,15 +273,12 @@ impl Device for FileDevice {
         if new_size < size || !new_size.is_multiple_of(BLOCK_SIZE_U64) {
             return Err(out_of_range);
         }
-        match self.info.kind {
-            DeviceKind::BlockDevice => {
-                if file_io::block_device_size(&self.fd).map_err(grow)? < new_size {
-                    return Err(out_of_range);
-                }
+        // Never cut off what another growth, cut short by a crash, may have added.
+        if file_io::size(&self.fd).map_err(grow)? < new_size {
+            if self.info.kind == DeviceKind::BlockDevice {
+                return Err(out_of_range);
             }
-            // Never cut off what another growth, cut short by a crash, may have added.
-            _ if file_io::size(&self.fd).map_err(grow)? >= new_size => {}
-            _ => file_io::set_size(&self.fd, new_size).map_err(grow)?,
+            file_io::set_size(&self.fd, new_size).map_err(grow)?;
         }
         file_io::fdatasync(&self.fd).map_err(|e| failed(Operation::Flush, 0, e))?;
         self.size.fetch_max(new_size, Ordering::AcqRel);

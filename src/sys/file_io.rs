@@ -13,8 +13,6 @@ use crate::sys::random;
 
 /// BLKDISCARD of `linux/fs.h`: `_IO(0x12, 119)`.
 const BLKDISCARD: libc::Ioctl = 0x1277;
-/// BLKGETSIZE64 of `linux/fs.h`: `_IOR(0x12, 114, size_t)`.
-const BLKGETSIZE64: libc::Ioctl = 0x8008_1272;
 /// BLKSSZGET of `linux/fs.h`: `_IO(0x12, 104)`.
 const BLKSSZGET: libc::Ioctl = 0x1268;
 
@@ -198,17 +196,6 @@ pub fn size(fd: &OwnedFd) -> io::Result<u64> {
     // SAFETY: moves the descriptor's position and nothing else; nobody reads or writes by it.
     let end = unsafe { libc::lseek(fd.as_raw_fd(), 0, libc::SEEK_END) };
     u64::try_from(end).map_err(|_| io::Error::last_os_error())
-}
-
-/// Size in bytes of a block device.
-///
-/// # Errors
-/// The kernel's; `ENOTTY` where it is none.
-pub fn block_device_size(fd: &OwnedFd) -> io::Result<u64> {
-    let mut bytes = 0u64;
-    // SAFETY: BLKGETSIZE64 writes one u64 to the pointer, which is to a local u64.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), BLKGETSIZE64, &raw mut bytes) })?;
-    Ok(bytes)
 }
 
 /// Bytes of a block device's logical sector, the unit of its direct I/O.

@@ -40,6 +40,14 @@ teardown() {
     drop_pool
 }
 
+# A file on the first cluster, and its sum, that nobody has in a cache.
+make_cold() { # BYTES
+    head -c "$1" /dev/urandom > "$work/a/big"; sync "$work/a/big"
+    sum=$(sha256sum < "$work/a/big")
+    remount_a
+}
+remount_a() { sr umount a; sr mount a "$work/a"; }
+
 tell() { echo "$*" > "$disk/control"; }
 met() { cat "$disk/control"; }
 met_more_than() { [ "$(met)" -gt "$1" ]; }
@@ -155,9 +163,7 @@ ends_clean() {
 
 @test "a read that fails is an error of that read alone, and what is stored stays" {
     make_pool_on_disk
-    head -c 8M /dev/urandom > "$work/a/big"; sync "$work/a/big"
-    sum=$(sha256sum < "$work/a/big")
-    sr umount a; sr mount a "$work/a"
+    make_cold 8M
     tell read eio
     run sha256sum "$work/a/big"
     [ "$status" -ne 0 ]
@@ -183,10 +189,10 @@ ends_clean() {
     tell read short 1000
     sr mount a "$work/a"
     [ "$(sha256sum < "$work/a/big")" = "$sum" ]
-    sr umount a; sr mount a "$work/a"
+    remount_a
     tell read eintr once
     [ "$(sha256sum < "$work/a/big")" = "$sum" ]
-    sr umount a; sr mount a "$work/a"
+    remount_a
     tell read short 0
     run timeout 20 cat "$work/a/big"
     [ "$status" -ne 0 ]
@@ -234,9 +240,7 @@ ends_clean() {
 
 @test "while reads hang, who needs them waits, and gets what is there; a signal ends the daemon once they do not" {
     make_pool_on_disk
-    head -c 3M /dev/urandom > "$work/a/big"; sync "$work/a/big"
-    sum=$(sha256sum < "$work/a/big")
-    sr umount a; sr mount a "$work/a"
+    make_cold 3M
     before=$(met)
     tell read hold
     (sha256sum < "$work/a/big" > "$work/sum"; touch "$work/done") 3>&- &
