@@ -7,7 +7,7 @@ use strongroom::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64};
 use strongroom::base::{BlockAddr, ClusterId, SegmentId, SnapshotId, Timestamp};
 use strongroom::block::Run;
 use strongroom::catalog::{Catalog, Header, NewCluster, NewSnapshot, SnapshotKind, Target};
-use strongroom::crypto::{self, ClusterSecret, HeaderKeys, Wrap};
+use strongroom::crypto::{self, HeaderKeys};
 use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
 use strongroom::pool::{self, CutPlan, OpenOptions, Pool, superblock};
@@ -18,7 +18,7 @@ use strongroom::volume::{ROOT_INODE, Volume, VolumeOptions};
 
 use crate::pools::{
     CLUSTER, engine_key, header_keys, mounted, new_device, open, open_for_reading, with_two_files,
-    write_file,
+    wrap, write_file,
 };
 
 const SNAPSHOT: SnapshotId = SnapshotId(77);
@@ -216,15 +216,8 @@ fn a_locked_cluster_is_listed_and_its_blocks_are_counted() {
     let sim = filled();
     let catalog = open(&sim);
     let id = ClusterId([6; 16]);
-    let (secret, other) = (ClusterSecret::random(), header_keys(&catalog));
-    let wrap = Wrap {
-        key_id: "local://k1".parse().unwrap(),
-        resolved: "local://k1#1".to_owned(),
-        key_version: 1,
-        fingerprint: [9; 16],
-        wrapped: vec![7; 112],
-    };
-    let keys = HeaderKeys { wraps: vec![wrap], plain: None, salt: other.salt, ck_id: other.ck_id };
+    let mut keys = header_keys(&catalog);
+    let secret = wrap(&mut keys);
     let pool_id = catalog.pool().id();
     let key =
         |keys: &HeaderKeys| crypto::cluster_key(&secret, &keys.salt, &pool_id, &id, keys.ck_id);

@@ -7,7 +7,9 @@ use strongroom::base::{ClusterId, ClusterName, PoolId, SnapshotId, Timestamp};
 use strongroom::catalog::{
     Catalog, Header, InPlace, NewCluster, NewSnapshot, SnapshotKind, Target, reseal_root,
 };
-use strongroom::crypto::{self, ClusterKey, ClusterSecret, EngineKey, HeaderKeys, HeaderSalt};
+use strongroom::crypto::{
+    self, ClusterKey, ClusterSecret, EngineKey, HeaderKeys, HeaderSalt, Wrap,
+};
 use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
 use strongroom::pool::{self, CreateOptions, OpenOptions};
@@ -54,6 +56,18 @@ pub fn header_keys(catalog: &Catalog) -> HeaderKeys {
         salt: HeaderSalt(strongroom::sys::random::array()),
         ck_id: catalog.new_ck_id(),
     }
+}
+
+/// Puts the cluster's secret under a customer key, which nobody can open here, and hands it out.
+pub fn wrap(keys: &mut HeaderKeys) -> ClusterSecret {
+    keys.wraps.push(Wrap {
+        key_id: "local://k1".parse().unwrap(),
+        resolved: "local://k1#1".to_owned(),
+        key_version: 1,
+        fingerprint: [9; 16],
+        wrapped: vec![7; 112],
+    });
+    keys.plain.take().unwrap()
 }
 
 /// What the room above does: unwraps the secret that a header holds.

@@ -11,7 +11,7 @@ use strongroom::base::{ClusterId, Generation, Timestamp};
 use strongroom::catalog::{
     Catalog, ClusterRecord, Header, NewCluster, SnapshotKind, Target, Tombstone,
 };
-use strongroom::crypto::{self, HeaderKeys, Wrap};
+use strongroom::crypto::{self, HeaderKeys};
 use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
 use strongroom::pool::superblock::{self, COPIES, COPY_BYTES, Copy, SLOTS, copy_offset};
@@ -24,7 +24,7 @@ use strongroom::volume::{Volume, VolumeOptions};
 
 use crate::corrupt::sample::{Sample, Secrets, key_of as key_of_sample};
 use crate::pools::{
-    CLUSTER, engine_key, header_keys, mounted, new_device, new_snapshot, open, write_file,
+    CLUSTER, engine_key, header_keys, mounted, new_device, new_snapshot, open, wrap, write_file,
 };
 use crate::salvage::{filled, remains, states};
 
@@ -192,14 +192,7 @@ fn an_older_state_in_which_a_cluster_was_empty_or_locked_does_not_end_the_search
     let locked = new_device();
     let catalog = open(&locked);
     let mut keys = header_keys(&catalog);
-    let secret = keys.plain.take().unwrap();
-    keys.wraps.push(Wrap {
-        key_id: "local://k1".parse().unwrap(),
-        resolved: "local://k1#1".to_owned(),
-        key_version: 1,
-        fingerprint: [9; 16],
-        wrapped: vec![7; 112],
-    });
+    let secret = wrap(&mut keys);
     let (pool, ck_id) = (catalog.pool().id(), keys.ck_id);
     let key = crypto::cluster_key(&secret, &keys.salt, &pool, &CLUSTER, ck_id);
     create(&catalog, Header::empty(keys));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use strongroom::base::{BlockAddr, ClusterId, ClusterName, Generation, SnapshotId, Timestamp};
 use strongroom::block::geometry::RING_START;
 use strongroom::catalog::{Catalog, Header, NewCluster, NewSnapshot, SnapshotKind, Target};
-use strongroom::crypto::{self, ClusterKey, ClusterSecret, HeaderKeys, Wrap};
+use strongroom::crypto::{self, ClusterKey, ClusterSecret, HeaderKeys};
 use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
 use strongroom::pool::log::LogItem;
@@ -19,7 +19,7 @@ use strongroom::volume::{Volume, VolumeOptions};
 
 use crate::model::files::{Model, Tree};
 use crate::model::volume as mounted;
-use crate::pools::{Dice, header_keys, new_device, open, open_for_reading, resealed};
+use crate::pools::{Dice, header_keys, new_device, open, open_for_reading, resealed, wrap};
 
 /// What stands in a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,15 +101,7 @@ impl Making {
         let id = ClusterId([self.number as u8; 16]);
         let mut keys = header_keys(&self.catalog);
         if customer_key {
-            let secret = keys.plain.take().unwrap();
-            self.secrets.insert(id, secret);
-            keys.wraps.push(Wrap {
-                key_id: "local://k1".parse().unwrap(),
-                resolved: "local://k1#1".to_owned(),
-                key_version: 1,
-                fingerprint: [9; 16],
-                wrapped: vec![7; 112],
-            });
+            self.secrets.insert(id, wrap(&mut keys));
         }
         let name: ClusterName = format!("c{}", self.number).parse().unwrap();
         let created_at = Timestamp::from_secs(1);
