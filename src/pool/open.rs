@@ -169,7 +169,8 @@ impl Sealed {
             slots::check_rollback(&chosen.clear, &options)?;
         }
         if !read_only {
-            repair(&*self.device, &chosen, &slot_key)?;
+            let other = self.slots.other(&chosen, &slot_key);
+            repair(&*self.device, &[Some(&chosen), other.as_ref()], &slot_key)?;
         }
         let mut opening = Opening::read(self.device, chosen, slot_key, &options, Books::Needed)?;
         opening.check_later_state(&options)?;
@@ -200,17 +201,21 @@ enum Books {
     LeftAlone,
 }
 
-/// One good copy repairs the other of its slot.
-fn repair(device: &dyn Device, chosen: &Chosen, key: &SlotKey) -> Result<(), PoolError> {
-    if chosen.bad_copies.is_empty() {
-        return Ok(());
+/// One good copy of a slot repairs the other, also of the slot that was not chosen: what the device
+/// does not hand out there may be a state that was never acknowledged, and be readable again once its
+/// blocks are somebody else's.
+fn repair(device: &dyn Device, slots: &[Option<&Chosen>], key: &SlotKey) -> Result<(), PoolError> {
+    let bad = || slots.iter().flatten().filter(|slot| !slot.bad_copies.is_empty());
+    for slot in bad() {
+        for copy in &slot.bad_copies {
+            log::warn!("superblock slot {} copy {copy} is bad and is repaired", slot.clear.index);
+            slots::write_copy(device, &slot.clear, *copy, &slot.payload, key)?;
+        }
     }
-    for copy in &chosen.bad_copies {
-        log::warn!("superblock slot {} copy {copy} is bad and is repaired", chosen.clear.index);
-        slots::write_copy(device, &chosen.clear, *copy, &chosen.payload, key)?;
+    if bad().next().is_some() {
+        device.flush()?;
     }
-    device.flush()?;
-    slots::verify_slot(device, &chosen.clear, key)
+    bad().try_for_each(|slot| slots::verify_slot(device, &slot.clear, key))
 }
 
 /// A pool being opened: read, nothing written.

@@ -10,7 +10,7 @@ use crate::device::counted::Counted;
 use crate::device::faulty::{Fault, Faulty};
 use crate::device::sim::SimDevice;
 use crate::device::{Device, Operation};
-use crate::pool::superblock::{Clear, SLOTS, copy_offset};
+use crate::pool::superblock::{COPY_BYTES, Clear, SLOTS, copy_offset};
 use crate::pool::test_head::{
     Model, assert_allocated_is_reachable, create, engine_key, open, region_items,
 };
@@ -290,6 +290,51 @@ fn an_unreadable_superblock_copy_beside_a_damaged_one_is_not_taken_for_none() {
     assert!(faulty.has_fired());
     let (_pool, head) = open(&device).unwrap();
     assert_eq!(head.contents().unwrap(), Model::from([(1, (9, 5))]));
+}
+
+/// A superblock was torn, its one whole copy is not handed out, and the pool goes on from the state
+/// before: then the power goes in the middle of that. The state that was left must not come back beside
+/// the new one, as if they were one: what it points at is written over.
+#[test]
+fn a_superblock_that_was_done_without_does_not_come_back() {
+    let (sim, device) = device(256);
+    let (pool, head) = open(&device).unwrap();
+    head.write(1, 9, 5).unwrap();
+    checkpoint(&pool);
+    let slot = 1 - pool.serial.lock().clear.index;
+    let mut second_copy = crate::sys::AlignedBuf::new(COPY_BYTES);
+    device.read(copy_offset(slot, 1), &mut second_copy).unwrap();
+    head.write(2, 8, 5).unwrap();
+    checkpoint(&pool);
+    assert_eq!(pool.serial.lock().clear.index, slot);
+    drop((pool, head));
+    device.write(copy_offset(slot, 1), &second_copy).unwrap();
+    let mut cuts = 0;
+    for nth in 0.. {
+        let left = sim.copy();
+        let flushes = Faulty::new(left.clone(), |op| op == Operation::Flush);
+        let reads = Faulty::new(flushes.clone(), |op| op == Operation::Read);
+        flushes.fail_after(nth, Fault::Dead);
+        reads.fail_after(u64::from(slot) * 2, Fault::Error);
+        let disk: Arc<dyn Device> = reads;
+        if open(&disk).is_ok() {
+            break;
+        }
+        for seed in 0..200 {
+            let disk: Arc<dyn Device> = left.fork_crashed(seed);
+            let slots = crate::pool::slots::Slots::read(&*disk).unwrap();
+            let newest = slots.newest();
+            let mut same = slots.copies().iter().filter(|c| c.clear.sequence == newest.sequence);
+            let one = same.all(|copy| copy.clear.generation == newest.generation);
+            assert!(one, "flush {nth}, seed {seed}: two states of one sequence");
+            let (_pool, head) = open(&disk).unwrap();
+            let contents = head.contents().unwrap();
+            let [before, after] = [vec![(1, (9, 5))], vec![(1, (9, 5)), (2, (8, 5))]];
+            assert!([Model::from_iter(before), Model::from_iter(after)].contains(&contents));
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 400, "{cuts}");
 }
 
 #[test]

@@ -130,11 +130,7 @@ impl Slots {
         let mut wrong_key = true;
         for copy in &self.copies {
             match copy.open(key) {
-                Ok(payload) => {
-                    let bad = (0..COPIES).filter(|number| !self.is_good(copy, *number, key));
-                    let bad_copies = bad.collect();
-                    return Ok(Chosen { clear: copy.clear.clone(), payload, bad_copies });
-                }
+                Ok(payload) => return Ok(self.chosen(copy, payload, key)),
                 Err(OpenError::WrongKey) => {}
                 Err(OpenError::Corrupt | OpenError::Short) => wrong_key = false,
             }
@@ -143,6 +139,17 @@ impl Slots {
             return Err(PoolError::WrongKey);
         }
         Err(PoolError::SuperblockLost)
+    }
+
+    /// The newest that opens of the slot that was not chosen.
+    pub fn other(&self, chosen: &Chosen, key: &SlotKey) -> Option<Chosen> {
+        let mut of_slot = self.copies.iter().filter(|c| c.clear.index != chosen.clear.index);
+        of_slot.find_map(|copy| Some(self.chosen(copy, copy.open(key).ok()?, key)))
+    }
+
+    fn chosen(&self, copy: &Copy, payload: Payload, key: &SlotKey) -> Chosen {
+        let bad = (0..COPIES).filter(|number| !self.is_good(copy, *number, key));
+        Chosen { clear: copy.clear.clone(), payload, bad_copies: bad.collect() }
     }
 
     /// Slots of which no copy opens, though a new pool has written to each: what stood there may be

@@ -28,6 +28,10 @@ impl Fault {
         };
         Self { read, after: dice.roll(1 << bits) as u64, how }
     }
+
+    pub fn is_of_a_read(self) -> bool {
+        self.read
+    }
 }
 
 /// Two layers around a disk, each of which can fail.

@@ -408,7 +408,7 @@ impl World {
         self.disk.watch(self.plan.watch);
         self.faults.disarm();
         if self.dice.roll(6) == 0 {
-            self.open_in_vain();
+            self.open_in_vain(&unsure);
         }
         let service = open(self.faults.device(), self.dir.path(), &self.mounts).unwrap();
         if self.dice.roll(3) > 0 {
@@ -438,15 +438,27 @@ impl World {
         }
     }
 
-    /// The disk fails while the pool is being opened, and the daemon ends.
-    fn open_in_vain(&mut self) {
-        self.faults.arm(Fault::choose(&mut self.dice));
+    /// The disk fails while the pool is being opened, and the daemon ends. Where it did not hand out the
+    /// only whole copy of a superblock, which nobody was told of, the pool is as in `unsure` from then on.
+    fn open_in_vain(&mut self, unsure: &[Expected]) {
+        let fault = Fault::choose(&mut self.dice);
+        self.tell(format!("  (opened in vain: {fault:?})"));
+        self.faults.arm(fault);
         match open(self.faults.device(), self.dir.path(), &self.mounts) {
             Ok(service) => drop(service.remount()),
             Err(error) => assert!(self.faults.have_fired(), "{error}"),
         }
+        let unread = fault.is_of_a_read() && self.faults.have_fired();
         self.faults.disarm();
         self.mounts = Arc::default();
+        if unread {
+            let expected = self.expected.clone();
+            let allowed: Vec<&Expected> = std::iter::once(&expected).chain(unsure).collect();
+            let point = self.disk.killed("after it was opened in vain");
+            let (index, found) = self.judged(&point, &allowed);
+            self.expected = allowed[index].clone();
+            self.expected.become_found(found);
+        }
     }
 
     /// The service ends as by a signal, and a new one opens the pool.
