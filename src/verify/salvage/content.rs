@@ -86,6 +86,20 @@ pub(super) fn copy(
     }
 }
 
+/// Adds a range to those that are lost. One that begins where the last one ends makes it longer; where
+/// there are too many, the last one is made to hold it.
+fn add(lost: &mut Vec<(u64, Option<u64>)>, from: u64, to: u64) {
+    let many = lost.len() >= RANGES_MAX;
+    match lost.last_mut() {
+        Some((first, Some(len))) if many || *first + *len == from => {
+            let end = to.max(*first + *len);
+            *first = from.min(*first);
+            *len = end - *first;
+        }
+        _ => lost.push((from, Some(to - from))),
+    }
+}
+
 /// Whether a length is more than the place, or any place, takes.
 fn is_too_long(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidInput)
@@ -143,17 +157,8 @@ impl Reading<'_> {
     /// Notes a range as lost, as far as it lies in the file.
     fn lose(&mut self, offset: u64, len: u64) {
         let end = offset.saturating_add(len).min(self.size.unwrap_or(u64::MAX));
-        if offset >= end {
-            return;
-        }
-        let many = self.content.lost.len() >= RANGES_MAX;
-        match self.content.lost.last_mut() {
-            Some((from, Some(length))) if many || *from + *length == offset => {
-                let end = end.max(*from + *length);
-                *from = offset.min(*from);
-                *length = end - *from;
-            }
-            _ => self.content.lost.push((offset, Some(end - offset))),
+        if offset < end {
+            add(&mut self.content.lost, offset, end);
         }
     }
 
@@ -187,5 +192,39 @@ impl Reading<'_> {
             (None, Some(size)) => self.lose(from, size.saturating_sub(from)),
             (None, None) => self.content.lost.push((from, None)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_ranges_that_touch_are_one() {
+        let mut lost = Vec::new();
+        add(&mut lost, 0, 4096);
+        add(&mut lost, 4096, 8192);
+        add(&mut lost, 12_288, 16_384);
+        assert_eq!(lost, [(0, Some(8192)), (12_288, Some(4096))]);
+    }
+
+    /// Whatever is lost lies in a range that is told, also where not all of them are told apart.
+    #[test]
+    fn too_many_lost_ranges_are_told_as_fewer_that_hold_them() {
+        let mut lost = Vec::new();
+        let ranges = |n: u64| (n * 8192, n * 8192 + 4096);
+        let count = RANGES_MAX as u64 + 50;
+        (0..count).map(ranges).for_each(|(from, to)| add(&mut lost, from, to));
+        let last = lost.last().copied();
+        assert_eq!(lost.len(), RANGES_MAX);
+        let holds =
+            |at: u64| lost.iter().any(|(from, len)| *from <= at && at < *from + len.unwrap());
+        for (from, to) in (0..count).map(ranges) {
+            assert!(holds(from) && holds(to - 1), "{from}");
+        }
+        let first = (RANGES_MAX as u64 - 1) * 8192;
+        assert_eq!(last, Some((first, Some((count - 1) * 8192 + 4096 - first))));
+        add(&mut lost, first - 4096, first);
+        assert_eq!(lost.last().unwrap().0, first - 4096, "one before it too");
     }
 }
