@@ -104,7 +104,7 @@ impl Pool {
         self.checkpoint_locked(&mut serial, CutPlan::default()).map(|_| ())
     }
 
-    fn checkpoint_locked(
+    pub(in crate::pool) fn checkpoint_locked(
         &self,
         serial: &mut Serial,
         plan: CutPlan<'_>,
@@ -162,7 +162,7 @@ impl Pool {
             serial.ring.append(&*core.device, generation, &entries, &folds.carried, oldest)?;
         core.flush()?;
         // 6. The superblock.
-        let clear = serial.next_clear(generation, core.space.geometry());
+        let clear = serial.next_clear(generation);
         let payload = Payload {
             catalog_root: written.root.clone(),
             ring: appended.state.clone(),

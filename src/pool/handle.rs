@@ -31,10 +31,9 @@ pub(in crate::pool) struct Serial {
 
 impl Serial {
     /// The clear part of the next superblock: in the slot that does not hold the newest.
-    pub(in crate::pool) fn next_clear(&self, generation: Generation, geometry: Geometry) -> Clear {
+    pub(in crate::pool) fn next_clear(&self, generation: Generation) -> Clear {
         Clear {
             generation,
-            geometry,
             index: 1 - self.clear.index,
             sequence: self.clear.sequence + 1,
             ..self.clear.clone()
@@ -288,7 +287,8 @@ impl Pool {
     pub fn grow(&self, new_size: u64) -> Result<(), PoolError> {
         self.core.check_writable()?;
         let total_blocks = new_size / crate::base::units::BLOCK_SIZE_U64;
-        let old = self.geometry();
+        let mut serial = self.serial.lock();
+        let old = serial.clear.geometry;
         let new = Geometry { total_blocks, ..old };
         if total_blocks < old.total_blocks || !new.is_valid() {
             return Err(PoolError::Invalid("a pool can only grow, within its limits"));
@@ -297,9 +297,13 @@ impl Pool {
         if self.core.device.size_bytes() < bytes {
             self.core.grow(bytes)?;
         }
-        // Blocks beyond the old end may be used in the same checkpoint that states the new one.
+        // Nobody gets a block beyond the old end before both slots state the new one: a log that
+        // claims it would be refused after a crash.
+        serial.clear.geometry = new;
+        self.checkpoint_locked(&mut serial, CutPlan::default())?;
+        self.rewrite_other_slot(&mut serial).inspect_err(|error| self.core.fail(error))?;
         self.core.space.grow(total_blocks);
-        self.checkpoint(CutPlan::default()).map(|_| ())
+        Ok(())
     }
 
     /// Makes both superblock slots hold the newest state, once after each checkpoint: to be called

@@ -1,6 +1,8 @@
 //! Appending to a cluster's log: pending groups, group commit, the switch at a cut.
 //!
-//! One leader at a time writes what all waiting callers asked for: records, then one flush. Callers
+//! One leader at a time writes what all waiting callers asked for: one record, then one flush. What
+//! does not fit in one becomes a checkpoint: after a crash a part of it might be there and not the rest,
+//! and nothing but its end is a moment at which files are as somebody left them (rule 4). Callers
 //! that came too late for it wait apart from those that it serves: at its end it wakes all of these,
 //! and of the others one, which leads for the rest of them. While
 //! a checkpoint is under way the log of the interval it closes stays open: the first commit after
@@ -56,6 +58,12 @@ impl Group {
     }
     fn image_bytes(&self) -> usize {
         self.images.iter().map(|p| 32 + p.ciphertext.len()).sum()
+    }
+    /// Its share of a record.
+    fn record_bytes(&self, riding: bool) -> usize {
+        let claims: usize = self.images.iter().map(|p| 16 + 4 * p.crcs.len()).sum();
+        let images = self.image_bytes();
+        self.bytes() - images + claims + if riding { images } else { 0 }
     }
 }
 
@@ -361,7 +369,7 @@ impl LogWriter {
     }
 
     /// Writes the groups of one interval, and its switch record where one is due. `false`: they do
-    /// not fit in what is left of the half.
+    /// not fit in one record, or in what is left of the half.
     fn write_interval(
         &self,
         cursor: &mut Cursor,
@@ -371,11 +379,14 @@ impl LogWriter {
     ) -> Result<bool, PoolError> {
         let half = half_run(self.area, cursor.half);
         let half_bytes = u64::from(half.blocks) * BLOCK_SIZE_U64;
+        let bytes: usize = groups.iter().map(|group| group.record_bytes(riding)).sum();
+        if bytes > LOG_RECORD_BYTES_MAX {
+            return Ok(false);
+        }
         let mut ahead = cursor.clone();
         let mut out = Vec::new();
-        for batch in batches(groups) {
-            let Some(batch) = batch else { return Ok(false) };
-            out.extend_from_slice(&self.record(&mut ahead, batch, riding, None));
+        if !groups.is_empty() {
+            out.extend_from_slice(&self.record(&mut ahead, groups, riding, None));
         }
         if let Some(next) = switch {
             out.extend_from_slice(&self.record(&mut ahead, &[], false, Some(next)));
@@ -532,26 +543,4 @@ impl State {
         self.pending.clear();
         self.pending_bytes = 0;
     }
-}
-
-/// Cuts the groups into records of bounded size; `None` stands for a group that fits in none.
-fn batches<'a, 'b>(groups: &'b [&'a Group]) -> Vec<Option<&'b [&'a Group]>> {
-    let mut out = Vec::new();
-    let mut start = 0;
-    let mut bytes = 0;
-    for (i, group) in groups.iter().enumerate() {
-        if group.bytes() > LOG_RECORD_BYTES_MAX {
-            return vec![None];
-        }
-        if i > start && bytes + group.bytes() > LOG_RECORD_BYTES_MAX {
-            out.push(groups.get(start..i));
-            start = i;
-            bytes = 0;
-        }
-        bytes += group.bytes();
-    }
-    if start < groups.len() {
-        out.push(groups.get(start..));
-    }
-    out
 }

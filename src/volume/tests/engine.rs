@@ -1,5 +1,6 @@
 //! The same operations on the real engine, over a simulated disk that loses power.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -15,7 +16,8 @@ use crate::device::Device;
 use crate::device::sim::SimDevice;
 use crate::pool::{self, CreateOptions, CutPlan, OpenOptions, Pool};
 use crate::volume::{
-    AllocateMode, FileKind, ROOT_INODE, Result, SetAttr, Volume, VolumeError, VolumeOptions,
+    AllocateMode, FileKind, ROOT_INODE, RenameFlags, Result, SetAttr, Volume, VolumeError,
+    VolumeOptions,
 };
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
@@ -235,6 +237,50 @@ fn a_full_pool_refuses_writes_and_takes_them_again_after_a_deletion() {
     }
     engine.volume.fsync(again, false).unwrap();
     assert_eq!(engine.volume.getattr(small).unwrap().size, end);
+}
+
+/// A commit counts whole or not at all: of a file that was renamed over another one, with much that was
+/// written besides, the old one is there or the new one.
+#[test]
+fn a_commit_of_which_a_part_arrived_is_no_mixture() {
+    let records = |sim: &SimDevice| -> BTreeSet<u64> {
+        let mut block = [0; 4096];
+        let is_record = |n: &u64| {
+            sim.read(n * 4096, &mut block).unwrap();
+            block.starts_with(b"SRLOGREC")
+        };
+        sim.used_blocks().into_iter().filter(is_record).collect()
+    };
+    for mebibytes in [1, 30, 100] {
+        let engine = Engine::new(1 << 30);
+        let old = engine.file("F");
+        engine.volume.write(old, 0, &pattern(1, 4096), true).unwrap();
+        engine.volume.sync().unwrap();
+        engine.checkpoint();
+        let before = records(&engine.sim);
+        let new = engine.file("tmp");
+        engine.volume.write(new, 0, &pattern(2, 4096), true).unwrap();
+        let (over, user) = (RenameFlags::default(), &USER);
+        engine.volume.rename(ROOT_INODE, b"tmp", ROOT_INODE, b"F", over, user).unwrap();
+        let big = engine.file("big");
+        for n in 0..mebibytes {
+            engine.volume.write(big, n << 20, &vec![9; 1 << 20], true).unwrap();
+        }
+        engine.volume.sync().unwrap();
+        let written: Vec<u64> = records(&engine.sim).difference(&before).copied().collect();
+        // As if its last record had not arrived before the flush came.
+        let sim = engine.sim.copy();
+        if let Some(last) = written.last() {
+            sim.corrupt(last * 4096 + 100, 1);
+        }
+        let (pool, catalog) = open_pool(&sim);
+        let engine = Engine::mount(sim, pool, catalog);
+        let found = read(&engine.volume, engine.find("F").unwrap(), 0, 4096).unwrap();
+        let one_of_them = found == pattern(1, 4096) || found == pattern(2, 4096);
+        assert!(one_of_them, "{mebibytes} MiB: neither the old file nor the new one");
+        assert!(written.len() <= 1, "{mebibytes} MiB: {} records", written.len());
+        assert!(mebibytes > 1 || found == pattern(1, 4096), "the record was not there");
+    }
 }
 
 proptest! {
