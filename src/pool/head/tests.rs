@@ -422,7 +422,7 @@ fn what_is_committed_while_the_pool_grows_is_there_after_a_power_cut() {
             });
             // Who finds no room waits for the end of the checkpoint.
             let taken = answer.recv_timeout(Duration::from_millis(300)).unwrap_or(false);
-            let crashed = (0..4).map(|seed| (taken, self.sim.fork_crashed(seed)));
+            let crashed: Vec<_> = (0..4).map(|s| (taken, self.sim.fork_crashed(s))).collect();
             self.crashed.lock().extend(crashed);
             Ok(())
         }
