@@ -1,0 +1,93 @@
+//! Parts of a pool that rot, or that the device does not hand out: what is hit, and what is not.
+
+use std::sync::Arc;
+
+use crate::block::Class;
+use crate::device::Device;
+use crate::device::sim::SimDevice;
+use crate::pool::test_head::{Model, TestHead, assert_allocated_is_reachable, create, open};
+use crate::pool::{CutPlan, Pool, PoolState, items};
+
+fn checkpoint(pool: &Pool) {
+    pool.checkpoint(CutPlan::default()).unwrap();
+}
+
+/// A pool with some files and a map of the region that they lie in, and where on the device that map
+/// stands.
+fn with_a_map() -> (Arc<SimDevice>, u64) {
+    let sim = SimDevice::new(256 << 20);
+    let device: Arc<dyn Device> = sim.clone();
+    create(&device).unwrap();
+    let (pool, head) = open(&device).unwrap();
+    for n in 0..20 {
+        head.write(n, 3, 4).unwrap();
+    }
+    checkpoint(&pool);
+    let data_item = || {
+        let catalog = pool.read_catalog();
+        let items = items::regions(catalog.tree(), pool.nodes(), &pool.geometry());
+        items.unwrap().into_iter().find(|(_, item)| item.class == Some(Class::Data))
+    };
+    while data_item().is_none() {
+        head.write(400, 4, 1).unwrap();
+        checkpoint(&pool);
+    }
+    let (region, item) = data_item().unwrap();
+    let slot = pool.geometry().slot_run(region, item.slot.unwrap().index, 1);
+    (sim, slot.addr.offset_bytes())
+}
+
+/// Changes the files of [`with_a_map`], until the ring has gone round.
+fn live_on(pool: &Pool, head: &TestHead) {
+    head.write(500, 7, 4).unwrap();
+    for n in 0..10 {
+        head.remove(n).unwrap();
+    }
+    checkpoint(pool);
+    for round in 0..600 {
+        head.write(501, round as u8, 4).unwrap();
+        checkpoint(pool);
+    }
+    assert!(matches!(pool.state(), PoolState::Degraded(_)), "{:?}", pool.state());
+}
+
+fn expected() -> Model {
+    let kept = (10..20).map(|n| (n, (3, 4)));
+    kept.chain([(400, (4, 1)), (500, (7, 4)), (501, (599u32 as u8, 4))]).collect()
+}
+
+#[test]
+fn a_rotten_region_map_degrades_the_pool_and_loses_no_file() {
+    let (sim, map) = with_a_map();
+    let device: Arc<dyn Device> = sim.clone();
+    sim.corrupt(map + 9, 4);
+    let (pool, head) = open(&device).unwrap();
+    live_on(&pool, &head);
+    drop((pool, head));
+    let (_, head) = open(&device).unwrap();
+    assert_eq!(head.contents().unwrap(), expected());
+}
+
+#[test]
+fn a_region_map_that_cannot_be_read_degrades_the_pool_until_it_can() {
+    let (sim, map) = with_a_map();
+    let device: Arc<dyn Device> = sim.clone();
+    sim.make_unreadable(map);
+    let (pool, head) = open(&device).unwrap();
+    live_on(&pool, &head);
+    drop((pool, head));
+    let (pool, head) = open(&device).unwrap();
+    checkpoint(&pool);
+    assert_eq!(head.contents().unwrap(), expected());
+    // What was written down of the region meanwhile is all there.
+    sim.make_readable();
+    drop((pool, head));
+    let (pool, head) = open(&device).unwrap();
+    for round in 0..600 {
+        head.write(501, round as u8, 4).unwrap();
+        checkpoint(&pool);
+    }
+    assert_eq!(pool.state(), PoolState::Ok);
+    assert_eq!(head.contents().unwrap(), expected());
+    assert_allocated_is_reachable(&pool, &head);
+}
