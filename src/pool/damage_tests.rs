@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
+use crate::base::units::BLOCK_SIZE_U64;
 use crate::block::Class;
+use crate::block::geometry::RING_START;
 use crate::device::Device;
 use crate::device::sim::SimDevice;
-use crate::pool::test_head::{Model, TestHead, assert_allocated_is_reachable, create, open};
-use crate::pool::{CutPlan, Pool, PoolState, items};
+use crate::pool::superblock::copy_offset;
+use crate::pool::test_head::{
+    Model, TestHead, assert_allocated_is_reachable, create, engine_key, open,
+};
+use crate::pool::{CutPlan, OpenOptions, Pool, PoolError, PoolState, items, probe};
 
 fn checkpoint(pool: &Pool) {
     pool.checkpoint(CutPlan::default()).unwrap();
@@ -90,4 +95,51 @@ fn a_region_map_that_cannot_be_read_degrades_the_pool_until_it_can() {
     assert_eq!(pool.state(), PoolState::Ok);
     assert_eq!(head.contents().unwrap(), expected());
     assert_allocated_is_reachable(&pool, &head);
+}
+
+/// Where the next record of the space ring will stand.
+fn ring_head(pool: &Pool) -> u64 {
+    let serial = pool.serial.lock();
+    let blocks = u64::from(serial.clear.geometry.ring_blocks);
+    (RING_START + serial.ring.state.head % blocks) * BLOCK_SIZE_U64
+}
+
+#[test]
+fn a_part_of_the_ring_behind_its_head_that_cannot_be_read_is_nobodys_loss() {
+    let (sim, _) = with_a_map();
+    let device: Arc<dyn Device> = sim.clone();
+    let (pool, head) = open(&device).unwrap();
+    let (expected, bad) = (head.contents().unwrap(), ring_head(&pool));
+    drop((pool, head));
+    sim.make_unreadable(bad);
+    for _ in 0..2 {
+        let (_pool, head) = open(&device).unwrap();
+        assert_eq!(head.contents().unwrap(), expected);
+    }
+}
+
+/// Where no copy of a superblock slot opens, the ring alone can show that a later state stood in it.
+#[test]
+fn the_ring_must_be_readable_where_a_superblock_slot_is_lost() {
+    let (sim, _) = with_a_map();
+    let device: Arc<dyn Device> = sim.clone();
+    let (pool, head) = open(&device).unwrap();
+    let mut bad = 0;
+    for n in 0..2 {
+        bad = ring_head(&pool);
+        head.write(600 + n, 1, 1).unwrap();
+        checkpoint(&pool);
+    }
+    let newest = pool.serial.lock().clear.index;
+    drop((pool, head));
+    for copy in 0..2 {
+        sim.corrupt(copy_offset(newest, copy) + 100, 1);
+    }
+    sim.make_unreadable(bad);
+    let unlock = |accept_rollback| {
+        let options = OpenOptions { accept_rollback, ..OpenOptions::default() };
+        probe(&device).unwrap().unlock(engine_key(), options)
+    };
+    assert!(matches!(unlock(false), Err(PoolError::Io(_))));
+    unlock(true).unwrap();
 }
