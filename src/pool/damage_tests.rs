@@ -143,3 +143,18 @@ fn the_ring_must_be_readable_where_a_superblock_slot_is_lost() {
     assert!(matches!(unlock(false), Err(PoolError::Io(_))));
     unlock(true).unwrap();
 }
+
+#[test]
+fn a_pool_whose_file_was_cut_short_is_not_grown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("p.img");
+    let device = crate::device::create(&path, Some(256 << 20)).unwrap();
+    create(&device).unwrap();
+    let (pool, _head) = open(&device).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(200 << 20).unwrap();
+    let error = pool.grow(512 << 20).unwrap_err();
+    assert!(error.to_string().contains("cut short"), "{error}");
+    assert!(matches!(pool.state(), PoolState::ReadOnly(_)), "{:?}", pool.state());
+    assert_eq!(file.metadata().unwrap().len(), 200 << 20);
+}
