@@ -48,11 +48,11 @@ impl Space {
         emptied.map(|(no, _)| *no).collect()
     }
 
-    /// Writes the maps of `regions` as of `through`. A region that turns out corrupt is frozen and
-    /// left out.
+    /// Writes the maps of `regions` as of `through`. A region whose map turns out corrupt, or cannot
+    /// be read, is frozen and left out.
     ///
     /// # Errors
-    /// The device's.
+    /// The device's, where a map cannot be written.
     pub fn fold(&self, regions: &[u32], through: Generation) -> Result<Vec<Folded>, BlockError> {
         let mut folded = Vec::new();
         for region in regions {

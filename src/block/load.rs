@@ -35,9 +35,7 @@ impl Inner {
     pub fn freeze(&mut self, region: u32) {
         self.with(region, |state| {
             if !state.frozen {
-                log::error!(
-                    "region {region}: its space map is corrupt; its free space is not used"
-                );
+                log::error!("region {region}: its space map is lost; its free space is not used");
             }
             state.frozen = true;
         });
@@ -45,7 +43,8 @@ impl Inner {
 }
 
 impl Space {
-    /// The map as the durable item's slot holds it.
+    /// The map as the durable item's slot holds it. One that the device does not hand out is as good
+    /// as a rotten one.
     fn read_slot(&self, region: u32, item: &RegionItem) -> Result<RegionMap, BlockError> {
         let Some(slot) = &item.slot else {
             return Ok(RegionMap::empty());
@@ -53,7 +52,14 @@ impl Space {
         let run = self.geometry().slot_run(region, slot.index, slot.blocks);
         let corrupt = BlockError::Corrupt { what: "region map", addr: run.addr };
         let mut buf = AlignedBuf::new(run.bytes());
-        self.device.read(run.addr.offset_bytes(), &mut buf)?;
+        match self.device.read(run.addr.offset_bytes(), &mut buf) {
+            // One bad sector must not keep the pool from making checkpoints, nor from being opened.
+            Err(error) if error.is_failed_read() => {
+                log::error!("region {region}: its space map cannot be read: {error}");
+                return Err(corrupt);
+            }
+            read => read?,
+        }
         if decrypt_block(&slot.key, BlockKind::Map, &mut buf, &slot.tag).is_err() {
             crate::base::counters::BLOCKS_CORRUPT.increment();
             return Err(corrupt);

@@ -181,7 +181,8 @@ pub(in crate::block) struct Region {
     pub backed: bool,
     /// Something was written in it: a discard makes it unreadable too.
     pub used: bool,
-    /// Its map is rotten or contradicts the entries: nothing is given out or folded.
+    /// Its map is rotten, cannot be read, or contradicts the entries: nothing is given out or folded
+    /// until the pool is opened again.
     pub frozen: bool,
 }
 

@@ -195,6 +195,40 @@ fn a_rotten_map_freezes_its_region_and_is_never_guessed() {
 }
 
 #[test]
+fn a_map_that_cannot_be_read_freezes_its_region_until_the_next_opening() {
+    let rig = rig(256);
+    let book = rig.book(2);
+    let run = rig.space.allocate(Class::Data, 8, 8).unwrap();
+    book.push(alloc(run)).unwrap();
+    rig.checkpoint(2);
+    let (region, _) = rig.space.geometry().locate(run).unwrap();
+    let folded = rig.space.fold(&[region], Generation(2)).unwrap();
+    let slot = folded[0].item.slot.as_ref().unwrap();
+    let at = rig.space.geometry().slot_run(region, slot.index, 1).addr.offset_bytes();
+    let items = || folded.iter().map(|f| (f.region, f.item.clone())).collect();
+    rig.device.make_unreadable(at);
+    // By a fold.
+    let (_, reopened) = space(&rig.device, items());
+    assert!(reopened.fold(&[region], Generation(2)).unwrap().is_empty());
+    assert_eq!(reopened.report().frozen_regions, 1);
+    // By an allocation.
+    let (_, reopened) = space(&rig.device, items());
+    let given = reopened.allocate(Class::Data, 8, 8).unwrap();
+    assert_ne!(reopened.geometry().locate(given).unwrap().0, region);
+    assert_eq!(reopened.report().frozen_regions, 1);
+    // By what a log claims.
+    let (_, reopened) = space(&rig.device, items());
+    reopened.take(Class::Data, Run { addr: run.end(), blocks: 4 }).unwrap();
+    assert_eq!(reopened.report().frozen_regions, 1);
+    rig.device.make_readable();
+    reopened.region_map(region).unwrap();
+    assert_eq!(reopened.report().frozen_regions, 1, "what was taken unseen may be anybody's");
+    let (_, reopened) = space(&rig.device, items());
+    let given = reopened.allocate(Class::Data, 8, 8).unwrap();
+    assert_eq!(reopened.geometry().locate(given).unwrap().0, region);
+}
+
+#[test]
 fn entries_of_a_frozen_region_are_carried_once() {
     let rig = rig(256);
     let book = rig.book(2);

@@ -104,3 +104,12 @@ pub enum DeviceError {
         path: PathBuf,
     },
 }
+
+impl DeviceError {
+    /// Whether the medium does not hand out what stands there, as of a bad sector: what was asked for
+    /// is lost as if it had rotted, and nothing else is.
+    #[must_use]
+    pub const fn is_failed_read(&self) -> bool {
+        matches!(self, Self::Io { op: Operation::Read, .. })
+    }
+}

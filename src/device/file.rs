@@ -143,6 +143,12 @@ fn failed(op: Operation, offset: u64, source: io::Error) -> DeviceError {
     }
 }
 
+/// A flush that failed. Also where the filesystem beneath is full: nobody knows what it lost.
+fn not_flushed(source: io::Error) -> DeviceError {
+    counters::DEVICE_ERRORS.increment();
+    DeviceError::Io { op: Operation::Flush, offset: 0, source }
+}
+
 /// A device over one descriptor.
 struct FileDevice {
     fd: OwnedFd,
@@ -273,6 +279,8 @@ impl Device for FileDevice {
         if new_size < size || !new_size.is_multiple_of(BLOCK_SIZE_U64) {
             return Err(out_of_range);
         }
+        // Of a file that was cut short it would make a longer one, with a hole in it.
+        self.check_size(Operation::Grow)?;
         // Never cut off what another growth, cut short by a crash, may have added.
         if file_io::size(&self.fd).map_err(grow)? < new_size {
             if self.info.kind == DeviceKind::BlockDevice {
@@ -280,7 +288,7 @@ impl Device for FileDevice {
             }
             file_io::set_size(&self.fd, new_size).map_err(grow)?;
         }
-        file_io::fdatasync(&self.fd).map_err(|e| failed(Operation::Flush, 0, e))?;
+        file_io::fdatasync(&self.fd).map_err(not_flushed)?;
         self.size.fetch_max(new_size, Ordering::AcqRel);
         Ok(())
     }
@@ -400,6 +408,31 @@ mod tests {
         assert!(is_told(device.flush()), "nothing is durable there");
         file.set_len(16 << 20).unwrap();
         device.flush().unwrap();
+    }
+
+    #[test]
+    fn a_file_that_was_cut_short_is_not_made_longer_by_growth() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("p.img");
+        let device = create(&path, Some(16 << 20)).unwrap();
+        let block = AlignedBuf::from_slice(&[7; BLOCK_SIZE]);
+        device.write(8 << 20, &block).unwrap();
+        let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        file.set_len(4 << 20).unwrap();
+        let grown = device.grow(32 << 20);
+        assert!(matches!(grown, Err(DeviceError::CutShort { .. })), "{grown:?}");
+        assert_eq!(file.metadata().unwrap().len(), 4 << 20);
+        assert_eq!(device.size_bytes(), 16 << 20);
+        assert!(device.flush().is_err(), "what was written is lost");
+    }
+
+    #[test]
+    fn growth_that_cannot_be_made_durable_is_a_failed_flush_whatever_failed_it() {
+        for errno in [libc::EIO, libc::ENOSPC, libc::EDQUOT] {
+            let error = not_flushed(io::Error::from_raw_os_error(errno));
+            let is_flush = matches!(error, DeviceError::Io { op: Operation::Flush, .. });
+            assert!(is_flush, "{error}");
+        }
     }
 
     #[test]

@@ -67,8 +67,9 @@ pub trait Device: Send + Sync {
     /// Grows to `new_size` bytes; a block device must already have them.
     ///
     /// # Errors
-    /// [`DeviceError::OutOfRange`] where that would shrink, or the block device is smaller. One of
-    /// [`Operation::Flush`] is that of a failed flush.
+    /// [`DeviceError::OutOfRange`] where that would shrink, or the block device is smaller;
+    /// [`DeviceError::CutShort`]. Where it cannot be made durable, one of [`Operation::Flush`]: that of
+    /// a failed flush, whatever failed it.
     fn grow(&self, new_size: u64) -> Result<(), DeviceError>;
     /// What stands beneath, for people.
     fn describe(&self) -> DeviceInfo;

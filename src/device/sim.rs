@@ -5,7 +5,7 @@
 //! within a block, reordered, or lost whole, as [the room's assumptions](crate::device) allow and no
 //! more. The same seed gives the same crash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
@@ -64,6 +64,8 @@ struct State {
     capacity: Option<u64>,
     /// What is written is durable at once: nothing is pending.
     cacheless: bool,
+    /// Blocks that the medium hands out no more.
+    bad: BTreeSet<u64>,
     dead: bool,
     counts: SimCounts,
 }
@@ -91,6 +93,8 @@ impl State {
     }
 
     fn write(&mut self, offset: u64, buf: &[u8]) {
+        let (first, last) = (offset / BLOCK_SIZE_U64, (offset + buf.len() as u64) / BLOCK_SIZE_U64);
+        self.bad.retain(|number| !(first..last).contains(number));
         if self.cacheless {
             for (i, bytes) in buf.as_chunks::<BLOCK_SIZE>().0.iter().enumerate() {
                 self.live.insert(offset / BLOCK_SIZE_U64 + i as u64, block_of(bytes));
@@ -145,7 +149,8 @@ impl State {
 
     fn after_power_loss(&self, seed: u64) -> Self {
         let live = self.survivors(seed);
-        Self { size: self.size, live, capacity: self.capacity, ..Self::default() }
+        let bad = self.bad.clone();
+        Self { size: self.size, live, capacity: self.capacity, bad, ..Self::default() }
     }
 }
 
@@ -217,6 +222,16 @@ impl SimDevice {
         }
     }
 
+    /// Each read of the block at `offset` fails until it is written, as of a bad sector.
+    pub fn make_unreadable(&self, offset: u64) {
+        self.state.lock().bad.insert(offset / BLOCK_SIZE_U64);
+    }
+
+    /// Every block can be read again.
+    pub fn make_readable(&self) {
+        self.state.lock().bad.clear();
+    }
+
     /// Cuts the device short, or makes it longer with zeros.
     pub fn truncate(&self, size_bytes: u64) {
         let mut state = self.state.lock();
@@ -280,6 +295,11 @@ impl Device for SimDevice {
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<(), DeviceError> {
         let mut state = self.state.lock();
         state.check(Operation::Read, offset, buf.len() as u64)?;
+        let (first, last) = (offset / BLOCK_SIZE_U64, (offset + buf.len() as u64) / BLOCK_SIZE_U64);
+        if state.bad.range(first..last).next().is_some() {
+            let source = io::Error::from_raw_os_error(libc::EIO);
+            return Err(DeviceError::Io { op: Operation::Read, offset, source });
+        }
         state.counts.read_bytes += buf.len() as u64;
         for (i, out) in buf.chunks_mut(BLOCK_SIZE).enumerate() {
             match state.live.get(&(offset / BLOCK_SIZE_U64 + i as u64)) {

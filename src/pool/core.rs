@@ -149,14 +149,20 @@ impl Core {
     /// Grows the device. The flush in it counts as any other.
     ///
     /// # Errors
-    /// The device's; where the flush failed, the pool is read-only.
+    /// The device's; where the flush failed, or a part of the device is gone, the pool is read-only.
     pub fn grow(&self, bytes: u64) -> Result<(), PoolError> {
         let _flushing = self.flushes.begin();
         let grown = self.device.grow(bytes);
-        if let Err(error @ DeviceError::Io { op: Operation::Flush, .. }) = &grown {
-            self.fail(error);
+        match grown {
+            Err(
+                error @ (DeviceError::Io { op: Operation::Flush, .. }
+                | DeviceError::CutShort { .. }),
+            ) => {
+                self.fail(&error);
+                Err(error.into())
+            }
+            grown => Ok(grown?),
         }
-        Ok(grown?)
     }
 
     /// Why the pool takes no changes, if it does not.

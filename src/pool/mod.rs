@@ -35,6 +35,8 @@ pub mod superblock;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod flush_tests;
 #[cfg(test)]
 mod pool_tests;

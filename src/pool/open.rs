@@ -164,6 +164,7 @@ impl Sealed {
         let slot_key = slot_key(&key, None);
         drop(key);
         let chosen = self.slots.choose(&slot_key)?;
+        let lost_slots = self.slots.lost(&slot_key);
         let read_only = options.read_only || chosen.clear.ro_compat & !RO_COMPAT != 0;
         if !options.accept_rollback {
             slots::check_rollback(&chosen.clear, &options)?;
@@ -173,7 +174,7 @@ impl Sealed {
             repair(&*self.device, &[Some(&chosen), other.as_ref()], &slot_key)?;
         }
         let mut opening = Opening::read(self.device, chosen, slot_key, &options, Books::Needed)?;
-        opening.check_later_state(&options)?;
+        opening.check_later_state(&options, &lost_slots)?;
         // The logs were written under the incarnation that the superblock states.
         let logs_incarnation = opening.serial.clear.incarnation;
         let clear = &mut opening.serial.clear;
@@ -291,9 +292,20 @@ impl Opening {
         })
     }
 
-    /// The ring may show that a superblock after the newest readable one was durable.
-    fn check_later_state(&self, options: &OpenOptions) -> Result<(), PoolError> {
-        match self.serial.ring.shows_later_state(&*self.device)? {
+    /// The ring may show that a superblock after the newest readable one was durable. Where it cannot
+    /// be read behind its head it shows nothing, which is enough as long as no slot is lost in which
+    /// such a superblock could have stood.
+    fn check_later_state(&self, options: &OpenOptions, lost_slots: &[u8]) -> Result<(), PoolError> {
+        let shown = match self.serial.ring.shows_later_state(&*self.device) {
+            Err(PoolError::Io(error))
+                if error.is_failed_read() && (lost_slots.is_empty() || options.accept_rollback) =>
+            {
+                log::warn!("the space ring shows nothing of a later state: {error}");
+                None
+            }
+            shown => shown?,
+        };
+        match shown {
             Some(remembered) if !options.accept_rollback => {
                 Err(PoolError::RolledBack { found: self.serial.clear.generation, remembered })
             }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::base::units::BLOCK_SIZE_U64;
 use crate::base::{Generation, SegmentId};
-use crate::block::Class;
 use crate::crypto::{EngineKey, slot_key};
 use crate::device::counted::Counted;
 use crate::device::faulty::{Fault, Faulty};
@@ -465,46 +464,6 @@ fn what_cannot_be_a_pool_is_told_apart() {
     assert!(matches!(create(&small), Err(PoolError::TooSmall { .. })));
     sim.truncate(255 << 20);
     assert!(matches!(probe(&device), Err(PoolError::Truncated { .. })));
-}
-
-#[test]
-fn a_rotten_region_map_degrades_the_pool_and_loses_no_file() {
-    let (sim, device) = device(256);
-    let (pool, head) = open(&device).unwrap();
-    for n in 0..20 {
-        head.write(n, 3, 4).unwrap();
-    }
-    checkpoint(&pool);
-    let data_item = |pool: &crate::pool::Pool| {
-        let catalog = pool.read_catalog();
-        let items = crate::pool::items::regions(catalog.tree(), pool.nodes(), &pool.geometry());
-        items.unwrap().into_iter().find(|(_, item)| item.class == Some(Class::Data))
-    };
-    while data_item(&pool).is_none() {
-        head.write(400, 4, 1).unwrap();
-        checkpoint(&pool);
-    }
-    let model = head.contents().unwrap();
-    let (region, item) = data_item(&pool).unwrap();
-    let slot = pool.geometry().slot_run(region, item.slot.unwrap().index, 1);
-    drop((pool, head));
-    sim.corrupt(slot.addr.offset_bytes() + 9, 4);
-    let (pool, head) = open(&device).unwrap();
-    head.write(500, 7, 4).unwrap();
-    for n in 0..10 {
-        head.remove(n).unwrap();
-    }
-    checkpoint(&pool);
-    assert!(matches!(pool.state(), PoolState::Degraded(_)), "{:?}", pool.state());
-    // Its entries survive the ring going round, and nothing in it is given out.
-    for round in 0..600 {
-        head.write(501, round as u8, 4).unwrap();
-        checkpoint(&pool);
-    }
-    drop((pool, head));
-    let (_, head) = open(&device).unwrap();
-    let now = head.contents().unwrap();
-    assert!((10..20).all(|n| now.get(&n) == model.get(&n)), "{now:?}");
 }
 
 #[test]

@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use crate::base::{ClusterId, SegmentId};
+use crate::base::units::BLOCK_SIZE_U64;
+use crate::base::{BlockAddr, ClusterId, SegmentId};
 use crate::block::{Class, Run, SpaceEntry};
+use crate::device::{DeviceError, Operation};
 use crate::pool::log::{LogItem, Outstanding, Scan, ScanRequest, scan};
 use crate::pool::open::OpenOptions;
 use crate::pool::{CutPlan, Pool, PoolError, items};
@@ -103,7 +105,7 @@ fn decide(
         records,
         need_blocks,
     };
-    let found = scan(&request).and_then(|found| {
+    let found = read_log(&request).and_then(|found| {
         // A claim on blocks that are somebody else's is corruption of this log, and of it alone.
         take_in(pool, &item, &found)?;
         Ok(found)
@@ -126,6 +128,26 @@ fn decide(
         }
         Err(error) => Err(error),
     }
+}
+
+/// What a log holds. One of which a part cannot be read that says what counts is corrupt, as if that
+/// part had rotted; it is given up for good, so it is asked for a second time before.
+fn read_log(request: &ScanRequest<'_>) -> Result<Scan, PoolError> {
+    let mut found = scan(request);
+    if let Err(PoolError::Io(error)) = &found
+        && error.is_failed_read()
+    {
+        log::warn!("the log of cluster {} is read once more: {error}", request.cluster);
+        found = scan(request);
+    }
+    found.map_err(|error| match error {
+        PoolError::Io(DeviceError::Io { op: Operation::Read, offset, source }) => {
+            log::error!("the log of cluster {} cannot be read: {source}", request.cluster);
+            let addr = BlockAddr(offset / BLOCK_SIZE_U64);
+            PoolError::Corrupt { what: "intent log, or data that it claims,", addr }
+        }
+        other => other,
+    })
 }
 
 /// Books what the records claim to the head's current segment, and puts carried data in place; all

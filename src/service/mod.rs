@@ -86,7 +86,7 @@ pub struct Service {
     /// Told whenever a line of `mounts` leaves [`mounts::Stage::Changing`].
     mounts_changed: Condvar,
     /// Mounts that are recorded and not there: held over changes of the file of mount records.
-    records: Mutex<Vec<records::Record>>,
+    records: Mutex<records::Recorded>,
     /// Held from reading the list of root secrets to writing it: of two changes at once, neither
     /// undoes the other.
     root_secrets: Mutex<()>,

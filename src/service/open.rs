@@ -21,6 +21,7 @@ use crate::service::error::{SUPERBLOCK_LOST, ServiceError};
 use crate::service::expiry::{ExpiryClock, youngest};
 use crate::service::keyring::with_remedy;
 use crate::service::mounts::{Mounter, Table};
+use crate::service::records::Recorded;
 use crate::sys::clock;
 use crate::sys::sync::{Condvar, Mutex, Rank, RwLock};
 use crate::volume::VolumeOptions;
@@ -237,7 +238,7 @@ impl Service {
             volumes: options.volumes,
             answers: Answers::default(),
             mounts: Mutex::new(Rank::Mounts, Table::default()),
-            records: Mutex::new(Rank::MountRecords, Vec::new()),
+            records: Mutex::new(Rank::MountRecords, Recorded::default()),
             mounts_changed: Condvar::new(),
             root_secrets: Mutex::new(Rank::RootSecrets, ()),
             scrubbing: Default::default(),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::cursor::Reader;
 use crate::base::{ClusterId, ProblemCode, SnapshotId, codec};
 use crate::keys::{read_private, write_private};
 use crate::service::Service;
@@ -26,13 +27,31 @@ pub(in crate::service) struct Record {
     gid: u32,
 }
 
-#[derive(Default, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Records {
     version: u32,
     mounts: Vec<Record>,
 }
 
 const VERSION: u32 = 1;
+
+/// What is recorded, beside what is mounted.
+#[derive(Default)]
+pub(in crate::service) struct Recorded {
+    /// Mounts that are not there.
+    absent: Vec<Record>,
+    /// The file is of a later version, or cannot be read: it is kept for whoever can, and nothing is
+    /// recorded.
+    left_alone: bool,
+}
+
+fn decode(bytes: &[u8]) -> Result<Vec<Record>, String> {
+    // What follows it is not known of a later version.
+    match Reader::new(bytes).u32() {
+        Ok(version) if version > VERSION => Err(format!("it is of a later version, {version}")),
+        _ => codec::decode::<Records>(bytes).map(|r| r.mounts).map_err(|e| e.to_string()),
+    }
+}
 
 impl Record {
     fn of(entry: &Entry) -> Self {
@@ -58,36 +77,42 @@ impl Service {
     /// Writes down what is mounted now, and what is recorded and could not be mounted. A failure is
     /// logged: the mounts themselves are fine.
     pub(in crate::service) fn write_records(&self) {
-        let mut absent = self.records.lock();
-        self.write_with(&mut absent);
+        self.write_with(&mut self.records.lock());
     }
 
-    fn write_with(&self, absent: &mut Vec<Record>) {
+    fn write_with(&self, recorded: &mut Recorded) {
         let mut mounts: Vec<Record> =
             self.mounts.lock().iter().map(|(_, entry)| Record::of(entry)).collect();
+        let absent = &mut recorded.absent;
         absent.retain(|old| mounts.iter().all(|new| new.mountpoint != old.mountpoint));
         mounts.extend(absent.iter().cloned());
-        self.put_records(&Records { version: VERSION, mounts });
+        self.put_records(recorded, &Records { version: VERSION, mounts });
     }
 
     /// A mount has ended: it is forgotten, or made again at the next start.
     pub(in crate::service) fn record_ended(&self, entry: &Entry, forget: bool) {
-        let mut absent = self.records.lock();
+        let mut recorded = self.records.lock();
         if !forget {
-            absent.push(Record::of(entry));
+            recorded.absent.push(Record::of(entry));
         }
-        self.write_with(&mut absent);
+        self.write_with(&mut recorded);
     }
 
     /// Nothing is mounted at the next start.
     pub(in crate::service) fn forget_all_records(&self) {
-        let mut absent = self.records.lock();
-        absent.clear();
-        self.write_with(&mut absent);
+        let mut recorded = self.records.lock();
+        recorded.absent.clear();
+        self.write_with(&mut recorded);
     }
 
-    fn put_records(&self, records: &Records) {
+    fn put_records(&self, recorded: &mut Recorded, records: &Records) {
         let path = self.config.mounts();
+        // Until somebody takes it away: what is mounted then is recorded again.
+        recorded.left_alone &= path.try_exists().unwrap_or(true);
+        if recorded.left_alone {
+            log::warn!("'{}' is left as it is: mounts are not recorded", path.display());
+            return;
+        }
         let written = codec::encode(records)
             .map_err(|e| e.to_string())
             .and_then(|bytes| write_private(&path, &bytes).map_err(|e| e.to_string()));
@@ -96,22 +121,18 @@ impl Service {
         }
     }
 
-    fn read_records(&self) -> Vec<Record> {
+    fn read_records(&self) -> Recorded {
         let path = self.config.mounts();
         let read = read_private(&path, FILE_BYTES_MAX).map_err(|e| e.to_string());
-        let records = read.and_then(|bytes| match bytes {
-            Some(bytes) => codec::decode::<Records>(&bytes).map_err(|e| e.to_string()),
-            None => Ok(Records::default()),
-        });
-        match records {
-            Ok(records) if records.version <= VERSION => records.mounts,
-            Ok(records) => {
-                log::warn!("mount records of version {} are left alone", records.version);
-                Vec::new()
-            }
-            Err(error) => {
-                log::warn!("the recorded mounts cannot be read: {error}");
-                Vec::new()
+        match read.and_then(|bytes| bytes.map_or_else(|| Ok(Vec::new()), |bytes| decode(&bytes))) {
+            Ok(absent) => Recorded { absent, left_alone: false },
+            Err(why) => {
+                log::error!(
+                    "the mounts recorded in '{}' are not made again, and none is recorded until it \
+                     is out of the way: {why}",
+                    path.display()
+                );
+                Recorded { absent: Vec::new(), left_alone: true }
             }
         }
     }
@@ -124,16 +145,16 @@ impl Service {
     /// What is not mounted, and was to be mounted at the next start, is not: it was unmounted by
     /// name.
     pub(in crate::service) fn forget_absent(&self, meant: impl Fn(Subject, &[u8]) -> bool) {
-        let mut absent = self.records.lock();
-        absent.retain(|r| !meant(r.subject(), &r.mountpoint));
-        self.write_with(&mut absent);
+        let mut recorded = self.records.lock();
+        recorded.absent.retain(|r| !meant(r.subject(), &r.mountpoint));
+        self.write_with(&mut recorded);
     }
 
     /// A deleted cluster's head is not mounted again.
     pub(in crate::service) fn forget_records_of(&self, cluster: ClusterId) {
-        let mut absent = self.records.lock();
-        absent.retain(|r| r.cluster != cluster.0 || r.snapshot.is_some());
-        self.write_with(&mut absent);
+        let mut recorded = self.records.lock();
+        recorded.absent.retain(|r| r.cluster != cluster.0 || r.snapshot.is_some());
+        self.write_with(&mut recorded);
     }
 
     /// Makes the recorded mounts again, each for itself: one that fails is logged and told, and
@@ -142,7 +163,7 @@ impl Service {
     #[must_use]
     pub fn remount(&self) -> Vec<(PathBuf, ServiceError)> {
         // All stay recorded until they are there: a crash in the middle loses none.
-        let recorded = self.records.lock().clone();
+        let recorded = self.records.lock().absent.clone();
         let mut failed = Vec::new();
         for record in recorded {
             let place = PathBuf::from(OsString::from_vec(record.mountpoint.clone()));

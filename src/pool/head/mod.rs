@@ -16,6 +16,8 @@ mod txn;
 mod view;
 
 #[cfg(test)]
+mod damage_tests;
+#[cfg(test)]
 mod full_tests;
 #[cfg(test)]
 mod tests;

@@ -25,10 +25,10 @@ use crate::sys::threads;
 use crate::tree::Key;
 
 const SEGMENT: SegmentId = SegmentId(16);
-const CLUSTER: ClusterId = ClusterId([7; 16]);
+pub(super) const CLUSTER: ClusterId = ClusterId([7; 16]);
 
 /// Where the root of a cluster stands in the catalog.
-const fn root_key(cluster: ClusterId) -> Key {
+pub(super) const fn root_key(cluster: ClusterId) -> Key {
     Key { object: 0x20 << 56, kind: 0x20, offset: cluster.0[0] as u64 }
 }
 
@@ -51,7 +51,11 @@ impl Keeper for OneCluster {
     }
 }
 
-fn engine_key() -> EngineKey {
+pub(super) fn keeper() -> Arc<dyn Keeper> {
+    Arc::new(OneCluster)
+}
+
+pub(super) fn engine_key() -> EngineKey {
     EngineKey::from_bytes(&[1; 32])
 }
 
@@ -99,7 +103,7 @@ pub(super) fn open_cluster(pool: &Arc<Pool>, cluster: ClusterId) -> Arc<Head> {
 }
 
 /// What the catalog keeps of a head.
-fn stored_head(cluster: ClusterId, stored: Option<Vec<u8>>) -> OpenHead {
+pub(super) fn stored_head(cluster: ClusterId, stored: Option<Vec<u8>>) -> OpenHead {
     let (root_generation, referenced_blocks, sealed_root) = match stored {
         None => (Generation(0), 0, None),
         Some(bytes) => {
@@ -145,6 +149,11 @@ impl Extent {
         let refs = (0..run.blocks).map(|_| BlockRef::decode(&mut r).unwrap()).collect();
         Self { run, birth, refs, fill }
     }
+}
+
+/// Where item `n` lies.
+pub(super) fn run_of(head: &Head, n: u64) -> Run {
+    Extent::decode(&head.view().get(key(n)).unwrap().unwrap()).run
 }
 
 /// Writes `blocks` blocks of `fill` under item `n`, letting go of what stood there.
@@ -291,7 +300,7 @@ fn a_record_that_outlived_the_data_it_claims_is_not_believed() {
 }
 
 /// Where the records of a head's log stand on the device, in bytes.
-fn records(sim: &SimDevice, head: &Head) -> Vec<u64> {
+pub(super) fn records(sim: &SimDevice, head: &Head) -> Vec<u64> {
     let area = head.log_area;
     let offsets = (0..u64::from(area.blocks)).map(|block| area.addr.plus(block).offset_bytes());
     let mut bytes = [0; BLOCK_SIZE];

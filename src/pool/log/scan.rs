@@ -2,7 +2,8 @@
 //!
 //! Rules 2, 3 and 6 of the engine: switches are followed; records above the highest flushed mark
 //! count only while the blocks they claim hold what the record says; a bad record below a later
-//! record's mark is corruption, not the end.
+//! record's mark is corruption, not the end. What the device does not hand out shows nothing: behind
+//! the end that is nobody's loss; before it, or at it, nobody can say what counts.
 
 use std::rc::Rc;
 
@@ -13,7 +14,7 @@ use super::item::half_run;
 use super::record::{Frame, MAGIC, NO_PREVIOUS, Outer, RecordPlace, Switch};
 use crate::base::crc::crc32c;
 use crate::base::ids::{ClusterId, PoolId};
-use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64, Generation};
+use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64, BlockAddr, Generation};
 use crate::block::Run;
 use crate::crypto;
 use crate::device::Device;
@@ -92,13 +93,13 @@ struct IntervalLog {
 ///
 /// # Errors
 /// [`PoolError::Corrupt`] where records that had been flushed are missing or where fewer than the
-/// decided number are there; device errors.
+/// decided number are there; the device's, also where what says which records count cannot be read.
 pub fn scan(request: &ScanRequest<'_>) -> Result<Scan, PoolError> {
     let intervals = read_intervals(request, Missing::IsDamage)?;
     if let Some(decided) = request.decided {
         return take_decided(request, intervals, decided);
     }
-    take_flushed(request.device, intervals)
+    take_flushed(request.device, intervals, Missing::IsDamage)
 }
 
 /// As [`scan`] for a log that is damaged: its records up to the first that is missing, or, of those
@@ -109,14 +110,15 @@ pub fn scan(request: &ScanRequest<'_>) -> Result<Scan, PoolError> {
 pub fn scan_prefix(request: &ScanRequest<'_>) -> Result<Scan, PoolError> {
     let intervals = read_intervals(request, Missing::IsTheEnd)?;
     let Some(decided) = request.decided else {
-        return take_flushed(request.device, intervals);
+        return take_flushed(request.device, intervals, Missing::IsTheEnd);
     };
     let records = intervals.into_iter().flat_map(|i| i.records);
     let decided = usize::try_from(decided).unwrap_or(usize::MAX);
     Ok(Scan { records: records.take(decided).collect() })
 }
 
-/// What a record that is not there, though a later one says that it was flushed, means.
+/// What a record means that is not there, though a later one says that it was flushed, or of which
+/// something cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Missing {
     IsDamage,
@@ -144,15 +146,24 @@ fn read_intervals(
 }
 
 /// The records that had been flushed, and those behind them whose data are all there.
-fn take_flushed(device: &dyn Device, intervals: Vec<IntervalLog>) -> Result<Scan, PoolError> {
+fn take_flushed(
+    device: &dyn Device,
+    intervals: Vec<IntervalLog>,
+    missing: Missing,
+) -> Result<Scan, PoolError> {
     let later_flushed = intervals.get(1).is_some_and(|i| i.mark > 0);
     let mut scan = Scan::default();
     'all: for (index, interval) in intervals.into_iter().enumerate() {
         let all_flushed = index == 0 && later_flushed;
         for record in interval.records {
             let sure = all_flushed || record.place.sequence < interval.mark;
-            if !sure && !claims_match(device, &record.outer)? {
-                break 'all;
+            if !sure {
+                match claims_match(device, &record.outer) {
+                    Ok(true) => {}
+                    Ok(false) => break 'all,
+                    Err(_) if missing == Missing::IsTheEnd => break 'all,
+                    Err(error) => return Err(error),
+                }
             }
             scan.records.push(record);
         }
@@ -313,7 +324,8 @@ fn open_outer<'a>(
 }
 
 /// Whether a valid record further on says that the missing one had been flushed: by its mark, or as
-/// a switch to a log with a mark, which is written after a flush of both.
+/// a switch to a log with a mark, which is written after a flush of both. A block that cannot be read
+/// holds no such record: one would have to be lost there, and the missing one elsewhere.
 fn flushed_beyond(
     request: &ScanRequest<'_>,
     half: u8,
@@ -324,8 +336,7 @@ fn flushed_beyond(
     let mut at = gap.block + 1;
     while at < u64::from(run.blocks) {
         let count = SEARCH_BLOCKS.min(u64::from(run.blocks) - at);
-        let mut chunk = AlignedBuf::new(count as usize * BLOCK_SIZE);
-        device.read(run.addr.plus(at).offset_bytes(), &mut chunk)?;
+        let chunk = read_around(device, run.addr.plus(at), count)?;
         for (i, head) in chunk.chunks_exact(BLOCK_SIZE).enumerate() {
             let begins = head.get(..8) == Some(&MAGIC[..]);
             if !begins {
@@ -344,6 +355,29 @@ fn flushed_beyond(
         at += count;
     }
     Ok(false)
+}
+
+/// `count` blocks from `first` on; zeros in place of those that cannot be read.
+fn read_around(device: &dyn Device, first: BlockAddr, count: u64) -> Result<AlignedBuf, PoolError> {
+    let mut chunk = AlignedBuf::new(count as usize * BLOCK_SIZE);
+    match device.read(first.offset_bytes(), &mut chunk) {
+        Err(error) if error.is_failed_read() => {}
+        read => {
+            read?;
+            return Ok(chunk);
+        }
+    }
+    for (i, block) in (0..count).zip(chunk.chunks_exact_mut(BLOCK_SIZE)) {
+        let addr = first.plus(i);
+        match device.read(addr.offset_bytes(), block) {
+            Err(error) if error.is_failed_read() => {
+                log::warn!("block {addr}, behind the end of a log, is done without: {error}");
+                block.fill(0);
+            }
+            read => read?,
+        }
+    }
+    Ok(chunk)
 }
 
 /// Whether the log that a switch leads to has records that say what had been flushed.
@@ -376,7 +410,10 @@ fn later_record(
     }
     let place = RecordPlace { sequence: frame.sequence, previous: frame.previous, ..*missing };
     let offset = run.addr.plus(at).offset_bytes();
-    let bytes = read_whole(device, offset, &frame, AlignedBuf::from_slice(head))?;
+    let bytes = match read_whole(device, offset, &frame, AlignedBuf::from_slice(head)) {
+        Err(PoolError::Io(error)) if error.is_failed_read() => return Ok(None),
+        read => read?,
+    };
     Ok(open_outer(&bytes, &frame, &place, lo).map(|(outer, _, _)| outer))
 }
 

@@ -98,6 +98,34 @@ fn a_mount_that_could_not_be_made_again_stays_recorded() {
 }
 
 #[test]
+fn mount_records_that_are_not_understood_are_not_written_over() {
+    let mut world = World::new();
+    world.create("db", None);
+    world.mount("db");
+    let file = world.service.config().mounts();
+    let later = [&[2, 0, 0, 0][..], b"as only a later version knows"].concat();
+    for kept in [later, b"rot".to_vec(), vec![1; 1 << 20]] {
+        world.service.close(true, false).unwrap();
+        std::fs::write(&file, &kept).unwrap();
+        world = world.reopened().unwrap();
+        assert!(world.service.remount().is_empty());
+        world.mount("db");
+        world.umount("db");
+        world.mount("db");
+        assert!(std::fs::read(&file).unwrap() == kept);
+    }
+    // Nor does a shutdown forget what it does not know.
+    world.service.close(false, true).unwrap();
+    assert!(std::fs::read(&file).unwrap() == vec![1; 1 << 20]);
+    world = world.reopened().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    world.mount("db");
+    let world = world.restarted();
+    assert!(world.service.remount().is_empty());
+    assert_eq!(world.service.mounts().len(), 1, "recorded again once the file is out of the way");
+}
+
+#[test]
 fn key_wait_mounts_locked_and_opens_by_itself() {
     let world = World::new();
     let key = world.fake.create("k");
