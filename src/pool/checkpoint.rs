@@ -104,7 +104,7 @@ impl Pool {
         self.checkpoint_locked(&mut serial, CutPlan::default()).map(|_| ())
     }
 
-    fn checkpoint_locked(
+    pub(in crate::pool) fn checkpoint_locked(
         &self,
         serial: &mut Serial,
         plan: CutPlan<'_>,
