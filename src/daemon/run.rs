@@ -255,7 +255,7 @@ fn bind(places: &Places, settings: &Settings) -> Result<Server, Problem> {
         let named = |e| failed(format!("{}: {e}", parent.display()));
         made.map_err(named)?;
         // The mode that was asked for, whatever the mask takes away.
-        let own = OwnDirectory::open(parent, Others::MayNotWrite).map_err(not_own)?;
+        let own = OwnDirectory::open_made(parent, Others::MayNotWrite).map_err(not_own)?;
         own.share(mode, None).map_err(named)?;
     }
     if let Some(gid) = settings.admin_gid

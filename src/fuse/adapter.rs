@@ -449,14 +449,14 @@ impl Filesystem for Adapter {
         let caller = self.dispatch.caller(req, 0);
         let done = self.dispatch.run("setxattr", node.0, |v| {
             let mode = xattr_mode(flags).ok_or(VolumeError::Invalid)?;
-            v.setxattr(ino(node), name.as_bytes(), value, mode, &caller)
+            v.setxattr(ino(node), self.dispatch.attribute(name)?, value, mode, &caller)
         });
         Self::empty(done, reply);
     }
 
     fn getxattr(&self, _req: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
-        let value =
-            self.dispatch.run("getxattr", node.0, |v| v.getxattr(ino(node), name.as_bytes()));
+        let name = || self.dispatch.attribute(name);
+        let value = self.dispatch.run("getxattr", node.0, |v| v.getxattr(ino(node), name()?));
         Self::xattr(value, size, reply);
     }
 
@@ -466,8 +466,8 @@ impl Filesystem for Adapter {
     }
 
     fn removexattr(&self, _req: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        let done =
-            self.dispatch.run("removexattr", node.0, |v| v.removexattr(ino(node), name.as_bytes()));
+        let name = || self.dispatch.attribute(name);
+        let done = self.dispatch.run("removexattr", node.0, |v| v.removexattr(ino(node), name()?));
         Self::empty(done, reply);
     }
 

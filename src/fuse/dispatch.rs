@@ -1,10 +1,12 @@
 //! What every request goes through on its way to the volume: counting, the end of the session,
 //! panics, the choice of errno; and what a session keeps beside the volume.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use fuser::{Errno, FopenFlags, Request};
+use fuser::{Errno, FopenFlags, InitFlags, Request};
 
 use crate::base::units::InodeNo;
 use crate::fuse::errno;
@@ -23,7 +25,7 @@ const NOTHING_AGREED: Agreed = Agreed {
     keep_cache: false,
     negative_entries: false,
     umask: false,
-    flags: fuser::InitFlags::empty(),
+    flags: InitFlags::empty(),
 };
 
 /// One mount's state behind its requests.
@@ -106,6 +108,17 @@ impl Dispatch {
         Caller { uid: request.uid(), gid: request.gid(), umask, pid: request.pid() }
     }
 
+    /// The name of an extended attribute. Where the kernel enforces no ACLs, none is handed out or
+    /// changed: it would not ask whether the caller may.
+    pub(super) fn attribute<'a>(&self, name: &'a OsStr) -> Result<&'a [u8], VolumeError> {
+        let name = name.as_bytes();
+        let enforced = self.agreed().flags.contains(InitFlags::FUSE_POSIX_ACL);
+        if name.starts_with(b"system.posix_acl_") && !enforced {
+            return Err(VolumeError::NotSupported);
+        }
+        Ok(name)
+    }
+
     /// Carries out one request. A panic is answered like a failed device, said, counted, and ends
     /// all changes to the volume: what the handler left half done is not known.
     pub(super) fn run<T>(
@@ -181,4 +194,26 @@ fn panic_text(payload: &Box<dyn std::any::Any + Send>) -> &str {
         .copied()
         .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_control_lists_are_given_and_taken_only_where_the_kernel_enforces_them() {
+        let attribute = |flags, name: &str| {
+            let invalidator = Arc::new(Invalidator::default());
+            let none = Disabled::default();
+            let dispatch = Dispatch::new("t".to_owned(), None, none, true, invalidator);
+            dispatch.set_agreed(Agreed { flags, ..NOTHING_AGREED });
+            dispatch.attribute(name.as_ref()).map(<[u8]>::to_vec)
+        };
+        let (with, without) = (InitFlags::FUSE_POSIX_ACL, InitFlags::FUSE_ASYNC_DIO);
+        for name in ["system.posix_acl_access", "system.posix_acl_default"] {
+            assert_eq!(attribute(with, name), Ok(name.as_bytes().to_vec()));
+            assert_eq!(attribute(without, name), Err(VolumeError::NotSupported));
+        }
+        assert_eq!(attribute(without, "user.x"), Ok(b"user.x".to_vec()));
+    }
 }

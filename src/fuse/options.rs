@@ -195,15 +195,22 @@ impl MountOptions {
         Ok(())
     }
 
-    /// That whoever asks may have these options.
+    /// That whoever asks may have these options: those that take protection away from what others
+    /// own in the cluster are for root.
     ///
     /// # Errors
     /// [`OptionsError::RootOnly`]
-    pub const fn permit(&self, caller_uid: u32) -> Result<(), OptionsError> {
-        match (caller_uid, self.suid, self.dev) {
-            (0, ..) | (_, false, false) => Ok(()),
-            (_, true, _) => Err(OptionsError::RootOnly("suid")),
-            (_, false, true) => Err(OptionsError::RootOnly("dev")),
+    pub fn permit(&self, caller_uid: u32) -> Result<(), OptionsError> {
+        let for_root = [
+            (self.suid, "suid"),
+            (self.dev, "dev"),
+            // Without ACLs the group's bits count, which are an ACL's mask.
+            (self.disabled.contains(Capability::PosixAcl), "no_posix_acl"),
+            (self.disabled.contains(Capability::KillprivV2), "no_killpriv_v2"),
+        ];
+        match for_root.iter().find(|(asked, _)| *asked && caller_uid != 0) {
+            Some((_, name)) => Err(OptionsError::RootOnly(name)),
+            None => Ok(()),
         }
     }
 
@@ -302,12 +309,18 @@ mod tests {
     }
 
     #[test]
-    fn set_user_id_programs_and_devices_are_for_root_to_allow() {
+    fn what_takes_protection_away_is_for_root_to_allow() {
         let options = MountOptions::parse("suid").unwrap();
         assert_eq!(options.permit(1000), Err(OptionsError::RootOnly("suid")));
         assert_eq!(options.permit(0), Ok(()));
         let dev = MountOptions::parse("dev").unwrap();
         assert_eq!(dev.permit(1000), Err(OptionsError::RootOnly("dev")));
+        for name in ["no_posix_acl", "no_killpriv_v2"] {
+            let options = MountOptions::parse(name).unwrap();
+            assert_eq!(options.permit(1000), Err(OptionsError::RootOnly(name)));
+            assert_eq!(options.permit(0), Ok(()));
+        }
+        assert_eq!(MountOptions::parse("no_keep_cache").unwrap().permit(1000), Ok(()));
         let snapshot = MountOptions::parse("suid,dev,rw").unwrap().for_snapshot();
         let request = snapshot.request("strongroom:x", 0);
         assert!(request.read_only && request.nosuid && request.nodev);

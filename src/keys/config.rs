@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::PoolId;
 use crate::keys::error::KeysError;
+use crate::sys::file_io::is_leftover;
 use crate::sys::{file_io, process};
 
 /// The configuration directory.
@@ -157,6 +158,8 @@ impl PoolConfig {
 
     /// Claims the folder for this process, for as long as the result lives: keys are made, changed
     /// and brought back by one process at a time. The kernel lets go of it however a process ends.
+    /// What one that ended in the middle of a change left there is overwritten and removed: a whole
+    /// keyring, with keys that are deleted later.
     ///
     /// # Errors
     /// [`KeysError::ConfigBusy`] while another process has it; [`KeysError::File`]
@@ -183,7 +186,33 @@ impl PoolConfig {
         let named = File::from(file);
         let pid = format!("{}\n", process::pid());
         named.set_len(0).and_then(|()| named.write_all_at(pid.as_bytes(), 0)).map_err(fail)?;
+        self.remove_leftovers();
         Ok(ConfigClaim { _locked: named.into() })
+    }
+
+    /// Of the files that are written under the claim alone: nobody else is in the middle of one.
+    fn remove_leftovers(&self) {
+        let known = [
+            self.root_key(),
+            self.keyring(),
+            self.keyring_key(),
+            self.anchor(),
+            self.mounts(),
+            self.clock(),
+            self.place(),
+        ];
+        let there = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        for entry in there.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file())) {
+            let (name, path) = (entry.file_name(), entry.path());
+            let of = |file: &PathBuf| file.file_name().is_some_and(|f| is_leftover(&name, f));
+            if !known.iter().any(of) {
+                continue;
+            }
+            match file_io::overwrite_and_remove(&path) {
+                Ok(()) => log::warn!("{} was left by a process that ended", path.display()),
+                Err(e) => log::warn!("{} may hold keys and cannot be removed: {e}", path.display()),
+            }
+        }
     }
 
     /// Makes the folder and those above it, 0700, where they are missing.
@@ -205,6 +234,18 @@ impl PoolConfig {
 /// [`KeysError::File`]
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeysError> {
     file_io::write_file_atomic(path, bytes, 0o600).map_err(|e| KeysError::file("write", path, e))
+}
+
+/// As [`write_private`]; the bytes of the file before it are overwritten. The inner result: whether
+/// they could be.
+///
+/// # Errors
+/// [`KeysError::File`]
+pub(in crate::keys) fn replace_private(
+    path: &Path,
+    bytes: &[u8],
+) -> Result<io::Result<()>, KeysError> {
+    file_io::write_file_shredding(path, bytes, 0o600).map_err(|e| KeysError::file("write", path, e))
 }
 
 /// A file's bytes; `None` where there is none.
@@ -261,5 +302,29 @@ mod tests {
         assert!(ConfigDir::new(dir.path()).pool(&PoolId([2; 16])).ensure().is_ok());
         drop(claim);
         pool.claim().unwrap();
+    }
+
+    #[test]
+    fn who_claims_a_folder_shreds_what_a_process_left_that_ended_in_the_middle() {
+        let dir = tempfile::tempdir().unwrap();
+        let pool = PoolConfig::at(dir.path().join("pool"));
+        pool.ensure().unwrap();
+        let digits = "0123456789abcdef";
+        let kept = |n: usize| dir.path().join(n.to_string());
+        let left = ["keyring", "keyring.key", "generation"].map(|of| format!(".{of}.{digits}"));
+        for (n, name) in left.iter().enumerate() {
+            fs::write(pool.path().join(name), b"keys").unwrap();
+            fs::hard_link(pool.path().join(name), kept(n)).unwrap();
+        }
+        let stays = ["keyring", ".keyring.old", ".other.0123456789abcdef"];
+        stays.iter().for_each(|name| fs::write(pool.path().join(name), b"stays").unwrap());
+        let _claim = pool.claim().unwrap();
+        for (n, name) in left.iter().enumerate() {
+            assert!(!pool.path().join(name).exists(), "{name}");
+            assert_eq!(fs::read(kept(n)).unwrap(), [0; 4], "{name}");
+        }
+        for name in stays {
+            assert_eq!(fs::read(pool.path().join(name)).unwrap(), b"stays", "{name}");
+        }
     }
 }

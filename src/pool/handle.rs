@@ -275,9 +275,12 @@ impl Pool {
         if wraps.len() > limits::ENGINE_WRAPS_MAX {
             return Err(PoolError::Invalid("the number of wraps of the engine key"));
         }
+        // Until they are written: whoever rewrites a slot in between would write them to that one
+        // alone, and find the other not as it should be.
+        let mut serial = self.serial.lock();
         self.core.check_writable()?;
-        self.serial.lock().clear.wraps = wraps;
-        self.checkpoint(CutPlan { narrowing: true, ..CutPlan::default() })
+        serial.clear.wraps = wraps;
+        self.checkpoint_locked(&mut serial, CutPlan { narrowing: true, ..CutPlan::default() })
     }
 
     /// Grows the pool to `new_size` bytes.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::units::BLOCK_SIZE_U64;
 use crate::base::{Generation, SegmentId};
-use crate::crypto::{EngineKey, slot_key};
+use crate::crypto::{EngineKey, EngineWrap, slot_key};
 use crate::device::counted::Counted;
 use crate::device::faulty::{Fault, Faulty};
 use crate::device::sim::SimDevice;
@@ -525,4 +525,27 @@ fn a_full_pool_says_so_and_comes_back_once_something_is_deleted() {
     }
     checkpoint(&pool);
     assert_allocated_is_reachable(&pool, &head);
+}
+
+#[test]
+fn wraps_are_replaced_while_slots_are_settled() {
+    let (_, device) = device(256);
+    let (pool, _head) = open(&device).unwrap();
+    let wraps = pool.wraps();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                pool.checkpoint(CutPlan::default()).unwrap();
+                pool.settle_slots().unwrap();
+            }
+        });
+        for round in 0..100 {
+            let name = format!("round {round}");
+            let named = |wrap: &EngineWrap| EngineWrap { name: name.clone(), ..wrap.clone() };
+            pool.set_wraps(wraps.iter().map(named).collect()).unwrap();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(pool.state(), PoolState::Ok);
 }

@@ -98,7 +98,9 @@ impl Service {
             created_at: self.now(),
             header: Header::empty(keys),
         };
+        let kept = self.keep_keys(id, &new.header.keys, &doing)?;
         self.catalog.create_cluster(new)?;
+        drop(kept);
         // The root directory is made now, so that it is its creator's whoever mounts it first, and
         // a snapshot has something to show.
         let options = VolumeOptions {
@@ -138,6 +140,7 @@ impl Service {
         let info = self.catalog.cluster(name)?;
         self.check_unmounted(&info, "deleted")?;
         let done = self.catalog.delete_cluster(name)?;
+        self.anchor_narrowed();
         self.forget_records_of(info.id);
         log::info!("deleted cluster '{name}' ({})", done.id);
         Ok(ClusterDeleted {

@@ -232,6 +232,7 @@ impl Service {
             .collect();
         if !due.is_empty() {
             self.catalog.delete_snapshots(&due)?;
+            self.anchor_narrowed();
             due.iter().for_each(|id| log::info!("snapshot {id} expired and was deleted"));
         }
         Ok(due)

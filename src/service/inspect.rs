@@ -7,8 +7,9 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::base::ids::SnapshotPrefix;
-use crate::base::{BlockAddr, ClusterName, ProblemCode};
-use crate::catalog::Catalog;
+use crate::base::{BlockAddr, ClusterName, KeyState, ProblemCode};
+use crate::catalog::{Catalog, Tombstone, tombstones_left};
+use crate::crypto::HeaderKeys;
 use crate::device::{self, Device, Mode};
 use crate::keys::{
     AbsentKeyring, Anchor, AnchorKey, AtHand, ConfigDir, Deadline, Keyring, KeysError,
@@ -107,6 +108,25 @@ impl KeysAtHand {
     }
 }
 
+/// The keys of a header without the wraps of customer keys that the pool knows to be deleted: those
+/// open nothing, whatever keyring was put there.
+///
+/// # Errors
+/// [`KeysError::State`] where none is left.
+pub(in crate::service) fn without_deleted(
+    keys: &HeaderKeys,
+    deleted: &[Tombstone],
+) -> Result<HeaderKeys, KeysError> {
+    let mut usable = keys.dup();
+    usable.wraps.retain(|wrap| deleted.iter().all(|gone| gone.fingerprint != wrap.fingerprint));
+    match keys.wraps.first() {
+        Some(wrap) if usable.wraps.is_empty() => {
+            Err(KeysError::State { id: wrap.key_id.clone(), state: KeyState::Deleted })
+        }
+        _ => Ok(usable),
+    }
+}
+
 fn missing(what: String) -> ServiceError {
     ServiceError::new(ProblemCode::NotFound, what)
 }
@@ -153,9 +173,11 @@ impl Inspection {
     pub fn check(&self) -> Report {
         let options = CheckOptions { items: &verify::volume_items, data: true };
         let id = self.pool.id();
+        let (deleted, _) = tombstones_left(&self.pool.read_catalog());
         let mut report = verify::check(&self.pool, &options, &mut |cluster, keys| {
+            let usable = without_deleted(keys, &deleted).ok()?;
             let deadline = Deadline::after(KEY_DEADLINE);
-            envelope::open(&self.registry, id, cluster, keys, deadline).ok()
+            envelope::open(&self.registry, id, cluster, &usable, deadline).ok()
         });
         report.rolled_back = self.rolled_back.or(report.rolled_back);
         report

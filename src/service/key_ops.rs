@@ -273,10 +273,13 @@ impl Service {
             self.delete_due_keys()?;
             return self.key_changed(id);
         }
+        // What comes under the key from here on finds it gone.
+        let alone = self.key_deletions.lock();
         if !forced && !matches!(key.state, KeyState::Deleted | KeyState::PendingDeletion) {
             self.check_may_go(id, after.unwrap_or(key.wait))?;
         }
         let deleted = keyring.delete(id, after, now)?;
+        drop(alone);
         if deleted.state == KeyState::Deleted {
             self.remember_deleted(&deleted)?;
         }

@@ -15,8 +15,7 @@ impl Service {
         if let Some(keyring) = self.keyring.read().clone() {
             return Ok(keyring);
         }
-        let keyring = Keyring::open(&self.config)?;
-        Ok(self.adopt(keyring)?)
+        self.adopt(Keyring::open(&self.config)?)
     }
 
     /// Looks again for a keyring that could not be opened before; what is still wrong with it is what
@@ -25,7 +24,8 @@ impl Service {
         if self.keyring.read().is_some() {
             return;
         }
-        let found = Keyring::open(&self.config).and_then(|keyring| self.adopt(keyring));
+        let found = Keyring::open(&self.config).map_err(ServiceError::from);
+        let found = found.and_then(|keyring| self.adopt(keyring));
         match found {
             Ok(_) => log::info!("the embedded keyring is there: its keys can be had"),
             Err(error) => self.register_absent(&error),
@@ -33,7 +33,7 @@ impl Service {
     }
 
     /// Keys of the keyring are unreachable, and why.
-    pub(in crate::service) fn register_absent(&self, error: &KeysError) {
+    pub(in crate::service) fn register_absent(&self, error: &ServiceError) {
         let problem = Some(with_remedy(error));
         let mut known = self.keyring_problem.write();
         if *known == problem || self.keyring.read().is_some() {
@@ -44,17 +44,18 @@ impl Service {
         *known = problem;
     }
 
-    /// A keyring that is no older than the one that was last seen serves from now on.
-    fn adopt(&self, keyring: Keyring) -> Result<Arc<Keyring>, KeysError> {
+    /// A keyring that is no older than the one that was last seen serves from now on. None does where
+    /// the pool cannot say which keys are deleted, as no service begins then.
+    fn adopt(&self, keyring: Keyring) -> Result<Arc<Keyring>, ServiceError> {
         let (found, seen) = (keyring.version(), self.keyring_seen);
         if found < seen {
-            return Err(KeysError::KeyringRolledBack { found, seen });
+            return Err(KeysError::KeyringRolledBack { found, seen }.into());
         }
-        let deleted = self.catalog.tombstones().map(|all| all.into_iter().map(|t| t.fingerprint));
-        match deleted {
-            Ok(deleted) => drop(keyring.bury(&deleted.collect::<Vec<_>>(), self.now())?),
-            Err(error) => log::error!("deleted keys cannot be read: {error}"),
-        }
+        let deleted = self.catalog.tombstones().map_err(|error| {
+            ServiceError::from(error).while_doing("which keys were deleted is not known")
+        })?;
+        let deleted: Vec<_> = deleted.into_iter().map(|t| t.fingerprint).collect();
+        keyring.bury(&deleted, self.now())?;
         let keyring = self.install(Arc::new(keyring));
         if let Err(error) = self.bury_deleted_keys() {
             log::error!("keys that were deleted before are not kept so: {error}");
@@ -74,8 +75,8 @@ impl Service {
 }
 
 /// Why the keyring is not there, and what to do.
-pub(in crate::service) fn with_remedy(error: &KeysError) -> String {
-    match error.hint() {
+pub(in crate::service) fn with_remedy(error: &ServiceError) -> String {
+    match &error.hint {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),
     }

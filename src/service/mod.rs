@@ -93,6 +93,11 @@ pub struct Service {
     scrubbing: scrub::Scrubbing,
     /// The time that snapshots expire by. Held over the write of its file.
     expiry: Mutex<expiry::ExpiryClock>,
+    /// Held over the deletion of a key, from the look at who needs it, and over what puts a header
+    /// under keys, from the proof that they open it until it is in force.
+    key_deletions: Mutex<()>,
+    /// Held over the write of the anchor: an older generation never comes over a later one.
+    anchor: Mutex<()>,
 }
 
 impl Service {

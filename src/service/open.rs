@@ -167,7 +167,7 @@ fn register_keyring(
             let problem = error.to_string();
             log::error!("keys of the embedded keyring are unreachable: {problem}");
             registry.register(Arc::new(AbsentKeyring::new(problem)));
-            (None, Some(with_remedy(&error)))
+            (None, Some(with_remedy(&error.into())))
         }
     }
 }
@@ -243,6 +243,8 @@ impl Service {
             root_secrets: Mutex::new(Rank::RootSecrets, ()),
             scrubbing: Default::default(),
             expiry: Mutex::new(Rank::Expiry, expiry),
+            key_deletions: Mutex::new(Rank::KeyDeletions, ()),
+            anchor: Mutex::new(Rank::Anchor, ()),
         });
         service.load_records();
         service.bury_deleted_keys()?;
@@ -271,6 +273,7 @@ impl Service {
     /// # Errors
     /// [`ProblemCode::Io`]
     pub fn store_anchor(&self) -> Result<(), ServiceError> {
+        let _in_turn = self.anchor.lock();
         let pool = self.pool();
         // Without a keyring, what was seen of it stays: it may come back, and not an older one.
         let keyring = self.keyring.read().clone();
@@ -282,6 +285,14 @@ impl Service {
             keyring_version,
         };
         Ok(anchor.store(&self.config.anchor(), &self.anchor_key)?)
+    }
+
+    /// After a change that lets fewer read than before: the pool of before it is found out from now
+    /// on. What was done is done, whatever becomes of that.
+    pub(in crate::service) fn anchor_narrowed(&self) {
+        if let Err(error) = self.store_anchor() {
+            log::error!("the generation of a change of keys was not written down: {error}");
+        }
     }
 
     /// The pool.

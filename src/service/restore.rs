@@ -91,6 +91,7 @@ impl Service {
         let (keys, new_key) = self.make_keys(cluster, key_id.as_ref(), cannot_restore(id))?;
         let header = self.reseal(&old, cluster, keys, &new_key)?;
         let new = NewCluster { id: cluster, name: name.clone(), created_at: self.now(), header };
+        // As long as the snapshot has the keys that were opened, it needs theirs: no key goes meanwhile.
         self.catalog.clone_snapshot(id, opened, new)?;
         log::info!("restored snapshot {id} to cluster '{name}' ({cluster})");
         Ok(())

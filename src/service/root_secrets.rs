@@ -166,6 +166,7 @@ impl Service {
                 .with_hint("add another first: strongroom root-secret add SPEC"));
         }
         self.pool().set_wraps(kept)?;
+        self.anchor_narrowed();
         log::info!("removed the root secret {spec}");
         Ok(self.root_secrets())
     }

@@ -10,7 +10,7 @@ use crate::device::{self, Mode};
 use crate::keys::{AnchorKey, AtHand, ConfigDir, Deadline, KeysError, Registry, envelope};
 use crate::pool;
 use crate::service::error::ServiceError;
-use crate::service::inspect::{KeysAtHand, OldKeyring};
+use crate::service::inspect::{KeysAtHand, OldKeyring, without_deleted};
 use crate::service::open::{AskPassphrase, engine_key, not_found};
 use crate::service::unlock::{KEY_DEADLINE, not_usable};
 use crate::sys::new_tree::NewDirectory;
@@ -169,15 +169,7 @@ impl Salvage {
                 _ => NoKey::Refused(line),
             }
         };
-        let mut usable = keys.dup();
-        let buried = |fingerprint: &[u8; 16]| {
-            self.survey.tombstones().iter().any(|deleted| deleted.fingerprint == *fingerprint)
-        };
-        usable.wraps.retain(|wrap| !buried(&wrap.fingerprint));
-        if let (Some(wrap), true) = (keys.wraps.first(), usable.wraps.is_empty()) {
-            let (id, state) = (wrap.key_id.clone(), crate::base::KeyState::Deleted);
-            return Err(refused(KeysError::State { id, state }));
-        }
+        let usable = without_deleted(keys, self.survey.tombstones()).map_err(refused)?;
         let deadline = Deadline::after(KEY_DEADLINE);
         envelope::open(&self.registry, self.id, cluster, &usable, deadline).map_err(refused)
     }

@@ -213,6 +213,7 @@ impl Service {
         let frees_bytes = self.catalog.blocks_freed_by_deleting(&ids)? * BLOCK_SIZE_U64;
         let shredded = if dry_run { None } else { self.catalog.delete_snapshots(&ids)? };
         if !dry_run {
+            self.anchor_narrowed();
             ids.iter().for_each(|id| log::info!("deleted snapshot {id}"));
         }
         Ok(SnapshotsDeleted { results, dry_run, frees_bytes, shredded })

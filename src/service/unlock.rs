@@ -12,6 +12,7 @@ use crate::pool::root::{RootContext, open_root};
 use crate::service::Service;
 use crate::service::error::ServiceError;
 use crate::service::mounts::{MountRequest, Subject};
+use crate::sys::sync::MutexGuard;
 
 /// How long the providers of one operation may take.
 pub const KEY_DEADLINE: Duration = Duration::from_secs(15);
@@ -34,6 +35,7 @@ impl Service {
         cluster: ClusterId,
         doing: impl fmt::Display,
     ) -> Result<Opened, ServiceError> {
+        self.seek_keyring();
         let header = self.catalog.header(target)?;
         let key = self.unwrap(cluster, &header.keys, doing)?;
         Ok(Opened { cluster, header, key })
@@ -78,7 +80,6 @@ impl Service {
         keys: &HeaderKeys,
         doing: impl fmt::Display,
     ) -> Result<ClusterKey, ServiceError> {
-        self.seek_keyring();
         let deadline = Deadline::after(KEY_DEADLINE);
         let opened = envelope::open(&self.registry(), self.pool_id(), cluster, keys, deadline);
         self.answers.note_result(&keys.wraps, opened.as_ref().err(), self.now());
@@ -102,6 +103,26 @@ impl Service {
             self.answers.note_result(&keys.wraps, None, self.now());
         }
         made.map_err(|error| ServiceError::from(error).while_doing(doing))
+    }
+
+    /// Keeps keys of the embedded keyring from being deleted as long as the result lives. Those of a
+    /// header that is not in force yet are asked once more: they may have gone since they were made,
+    /// needed by nothing.
+    ///
+    /// # Errors
+    /// The provider's.
+    pub(in crate::service) fn keep_keys(
+        &self,
+        cluster: ClusterId,
+        keys: &HeaderKeys,
+        doing: impl fmt::Display,
+    ) -> Result<MutexGuard<'_, ()>, ServiceError> {
+        let kept = self.key_deletions.lock();
+        // Others are deleted by others, who do not ask.
+        if keys.encryption_key_id().is_some_and(|id| id.local_name().is_some()) {
+            self.unwrap(cluster, keys, doing)?;
+        }
+        Ok(kept)
     }
 
     /// The header of the same tree under other keys, for another cluster where it is a clone.
@@ -146,13 +167,17 @@ impl Service {
                 cluster_key: Some(r.key),
             })
             .collect();
+        let kept = self.key_deletions.lock();
         let replaced: Result<_, ServiceError> =
             self.catalog.replace_headers(new, |target, header| {
                 let cluster = clusters.iter().find(|(t, _)| *t == target).map(|(_, c)| *c);
                 let unknown = || ServiceError::new(ProblemCode::Internal, "an unknown header");
                 self.prove(cluster.ok_or_else(unknown)?, header)
             });
-        replaced.map_err(|error| error.while_doing(doing))
+        drop(kept);
+        let shredded = replaced.map_err(|error| error.while_doing(doing))?;
+        self.anchor_narrowed();
+        Ok(shredded)
     }
 
     fn prove(&self, cluster: ClusterId, header: &Header) -> Result<(), ServiceError> {

@@ -1,7 +1,7 @@
 //! Files and block devices by descriptor: direct I/O, flush, allocation, holes, locks, and the
 //! replacement of a small file in one step.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -261,21 +261,80 @@ pub fn sync_directory(path: &Path) -> io::Result<()> {
 /// # Errors
 /// The kernel's; the old file stands then, and nothing is left beside it.
 pub fn write_file_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut beside = std::ffi::OsString::from(".");
-    beside.push(name);
-    beside.push(format!(".{:016x}", random::u64()));
-    let beside: PathBuf = parent.join(beside);
-    let result = write_new(&beside, bytes, mode).and_then(|()| std::fs::rename(&beside, path));
-    if result.is_err() {
-        let _ = std::fs::remove_file(&beside);
-        return result;
+    let beside = name_beside(path)?;
+    or_discard(&beside, write_new(&beside, bytes, mode))?;
+    or_discard(&beside, std::fs::rename(&beside, path))?;
+    sync_directory(parent_of(path))
+}
+
+/// As [`write_file_atomic`], and what stood there before is overwritten: the two change places, so
+/// that a crash leaves it under a name that tells what it is ([`is_leftover`]), and no old bytes in
+/// blocks that are free. The inner result: whether they could be overwritten.
+///
+/// # Errors
+/// The kernel's; the old file stands then.
+pub fn write_file_shredding(path: &Path, bytes: &[u8], mode: u32) -> io::Result<io::Result<()>> {
+    let beside = name_beside(path)?;
+    or_discard(&beside, write_new(&beside, bytes, mode))?;
+    match exchange(&beside, path) {
+        Ok(()) => {
+            // The old bytes go once the new ones are found under the name, whatever happens.
+            sync_directory(parent_of(path))?;
+            Ok(overwrite_and_remove(&beside))
+        }
+        // None stands there, or the filesystem cannot: it is held by its descriptor instead.
+        Err(_) => {
+            let old = open_to_overwrite(path);
+            or_discard(&beside, std::fs::rename(&beside, path))?;
+            sync_directory(parent_of(path))?;
+            Ok(match old {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                old => old.and_then(|file| overwrite(&file)),
+            })
+        }
     }
-    sync_directory(parent)
+}
+
+/// Whether a file's name is that of a new or an old file beside `of`, left there by a process that
+/// ended while it replaced it.
+#[must_use]
+pub fn is_leftover(name: &OsStr, of: &OsStr) -> bool {
+    let rest = name.as_bytes().strip_prefix(b".").and_then(|n| n.strip_prefix(of.as_bytes()));
+    let digits = rest.and_then(|rest| rest.strip_prefix(b"."));
+    let is_digit = |b: &u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    digits.is_some_and(|digits| digits.len() == 16 && digits.iter().all(is_digit))
+}
+
+/// A name beside `path` that nothing has yet.
+fn name_beside(path: &Path) -> io::Result<PathBuf> {
+    let mut beside = OsString::from(".");
+    beside.push(path.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    beside.push(format!(".{:016x}", random::u64()));
+    Ok(parent_of(path).join(beside))
+}
+
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// After a failure the new file goes again, overwritten: it may hold keys.
+fn or_discard(beside: &Path, result: io::Result<()>) -> io::Result<()> {
+    result.inspect_err(|_| {
+        if overwrite_and_remove(beside).is_err() {
+            let _ = std::fs::remove_file(beside);
+        }
+    })
+}
+
+/// Two files take each other's name in one step.
+fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    let name = |path: &Path| CString::new(path.as_os_str().as_bytes());
+    let (a, b) = (name(a)?, name(b)?);
+    let (here, flags) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
+    // SAFETY: both names end in a zero and outlive the call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_renameat2, here, a.as_ptr(), here, b.as_ptr(), flags) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -295,10 +354,16 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// # Errors
 /// The kernel's.
 pub fn overwrite_and_remove(path: &Path) -> io::Result<()> {
-    let file = OpenOptions::new()
-        .write(true)
-        .custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW)
-        .open(path)?;
+    overwrite(&open_to_overwrite(path)?)?;
+    std::fs::remove_file(path)?;
+    sync_directory(parent_of(path))
+}
+
+fn open_to_overwrite(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).custom_flags(libc::O_CLOEXEC | libc::O_NOFOLLOW).open(path)
+}
+
+fn overwrite(file: &File) -> io::Result<()> {
     let zeros = [0u8; 4096];
     let len = file.metadata()?.len();
     let mut at = 0;
@@ -307,9 +372,7 @@ pub fn overwrite_and_remove(path: &Path) -> io::Result<()> {
         file.write_all_at(&zeros[..usize::try_from(n).unwrap_or(zeros.len())], at)?;
         at += n;
     }
-    file.sync_all()?;
-    std::fs::remove_file(path)?;
-    sync_directory(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    file.sync_all()
 }
 
 /// Bytes free for an ordinary user on the filesystem that holds `path`.
@@ -401,5 +464,45 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         overwrite_and_remove(&path).unwrap();
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_shredding_replacement_leaves_zeros_of_the_file_before_and_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, kept) = (dir.path().join("f"), dir.path().join("kept"));
+        write_file_shredding(&path, b"one", 0o600).unwrap().unwrap();
+        std::fs::hard_link(&path, &kept).unwrap();
+        write_file_shredding(&path, b"two", 0o600).unwrap().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::read(&kept).unwrap(), [0; 3]);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_could_not_be_put_in_place_is_overwritten_before_it_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (beside, kept) = (dir.path().join("new"), dir.path().join("kept"));
+        write_new(&beside, b"secret", 0o600).unwrap();
+        std::fs::hard_link(&beside, &kept).unwrap();
+        let failed = or_discard(&beside, Err(io::ErrorKind::StorageFull.into()));
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(!beside.exists());
+        assert_eq!(std::fs::read(kept).unwrap(), [0; 6]);
+    }
+
+    #[test]
+    fn leftovers_are_told_by_their_whole_name() {
+        let of = |name: &str| is_leftover(name.as_ref(), "keyring".as_ref());
+        assert!(of(".keyring.0123456789abcdef"));
+        for other in
+            [".keyring.0123456789abcde", ".keyring.0123456789ABCDEF", "keyring", ".keyring.key"]
+        {
+            assert!(!of(other), "{other}");
+        }
+        assert!(!of(".keyring.key.0123456789abcdef"));
+        assert!(is_leftover(
+            name_beside(Path::new("a/f")).unwrap().file_name().unwrap(),
+            "f".as_ref()
+        ));
     }
 }

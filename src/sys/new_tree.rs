@@ -103,18 +103,20 @@ const fn private() -> Mode {
 }
 
 impl NewDirectory {
-    /// Makes the directory at `path`, or takes one that is empty; `lost+found`, where the system made
-    /// that, does not count. Only this user may enter it from then on.
+    /// Makes the directory at `path`, or takes one that is empty, and no link to one; `lost+found`,
+    /// where the system made that, does not count. Only this user may enter it from then on.
     ///
     /// # Errors
     /// `DirectoryNotEmpty`; `PermissionDenied` without a number of the system's, where somebody else
     /// could put something there; or the system's.
     pub fn begin(path: &Path) -> io::Result<Self> {
+        // Without a slash at the end, which would have a link followed.
+        let path = path.components().as_path();
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let begun = Self { fd: openat(AT_FDCWD, path, flags, Mode::empty())? };
         begun.check_empty()?;
         begun.shut_others_out()?;
@@ -419,6 +421,20 @@ mod tests {
         symlink("x", place.join("y")).unwrap();
         let error = NewDirectory::begin(&place).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::DirectoryNotEmpty);
+    }
+
+    #[test]
+    fn a_link_to_a_directory_is_no_place() {
+        let outside = tempfile::tempdir().unwrap();
+        let (there, place) = (outside.path().join("there"), outside.path().join("link"));
+        fs::create_dir(&there).unwrap();
+        fs::set_permissions(&there, fs::Permissions::from_mode(0o755)).unwrap();
+        symlink(&there, &place).unwrap();
+        for name in [place.clone(), place.join("")] {
+            let error = NewDirectory::begin(&name).err().unwrap();
+            assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+        }
+        assert_eq!(fs::metadata(&there).unwrap().permissions().mode() & 0o777, 0o755);
     }
 
     #[test]

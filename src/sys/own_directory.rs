@@ -88,8 +88,20 @@ impl OwnDirectory {
     /// # Errors
     /// [`NotOwn`]
     pub fn open(path: &Path, others: Others) -> Result<Self, NotOwn> {
+        Self::open_with(path, others, OFlag::empty())
+    }
+
+    /// As [`OwnDirectory::open`], of a directory that was just made: a link to one is not it.
+    ///
+    /// # Errors
+    /// [`NotOwn`]
+    pub fn open_made(path: &Path, others: Others) -> Result<Self, NotOwn> {
+        Self::open_with(path.components().as_path(), others, OFlag::O_NOFOLLOW)
+    }
+
+    fn open_with(path: &Path, others: Others, extra: OFlag) -> Result<Self, NotOwn> {
         let failed = |e: nix::Error| NotOwn::Io { path: path.to_owned(), source: e.into() };
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | extra;
         let fd = open(path, flags, Mode::empty()).map_err(failed)?;
         let stat = fstat(&fd).map_err(failed)?;
         if stat.st_uid != 0 && stat.st_uid != process::euid() {
@@ -196,6 +208,19 @@ mod tests {
             let refused = OwnDirectory::open(foreign.path(), others).unwrap_err();
             assert!(matches!(refused, NotOwn::Foreign { owner: 4711, .. }), "{refused}");
         }
+    }
+
+    #[test]
+    fn a_link_in_place_of_what_was_made_is_not_followed() {
+        let (dir, above) = (directory(0o755), directory(0o755));
+        let link = above.path().join("link");
+        std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+        assert!(OwnDirectory::open(&link, Others::MayNotWrite).is_ok());
+        for name in [link.clone(), link.join("")] {
+            let refused = OwnDirectory::open_made(&name, Others::MayNotWrite).unwrap_err();
+            assert!(matches!(refused, NotOwn::Io { .. }), "{refused}");
+        }
+        assert!(OwnDirectory::open_made(dir.path(), Others::MayNotWrite).is_ok());
     }
 
     #[test]

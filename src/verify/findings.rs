@@ -342,14 +342,35 @@ impl Finding {
     }
 }
 
+impl Finding {
+    /// A line for the log, which holds nothing of what is stored: files by their inodes, no names of
+    /// them nor of their attributes.
+    #[must_use]
+    pub fn nameless(&self) -> String {
+        let defect = match &self.defect {
+            Defect::File { owner, inode, .. } => {
+                format!("{owner}: inode {inode} is not as it must be")
+            }
+            defect => defect.to_string(),
+        };
+        let hits = self.hits.iter().map(|hit| format!("; hits {}", hit.nameless()));
+        format!("{}: {defect}{}", self.severity, hits.collect::<String>())
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Waste => "waste",
+            Self::Repairable => "repairable",
+            Self::Damage => "damage",
+        })
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let severity = match self.severity {
-            Severity::Waste => "waste",
-            Severity::Repairable => "repairable",
-            Severity::Damage => "damage",
-        };
-        write!(f, "{severity}: {}", self.defect)?;
+        write!(f, "{}: {}", self.severity, self.defect)?;
         self.hits.iter().try_for_each(|hit| write!(f, "; hits {hit}"))
     }
 }

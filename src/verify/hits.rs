@@ -40,6 +40,20 @@ impl Hit {
     }
 }
 
+impl Hit {
+    /// As it is told, without the name of a file.
+    pub(in crate::verify) fn nameless(&self) -> String {
+        let perhaps = if self.locked { " (locked), perhaps" } else { "" };
+        let file = self.file.as_ref().map(|file| match file.range {
+            Some((offset, bytes)) => {
+                format!(": inode {}, {bytes} bytes at offset {offset}", file.inode)
+            }
+            None => format!(": inode {}, its attributes or names", file.inode),
+        });
+        format!("{}{perhaps}{}", self.owner, file.unwrap_or_default())
+    }
+}
+
 impl fmt::Display for Hit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.owner)?;
@@ -69,4 +83,34 @@ pub fn printable(path: &[u8]) -> String {
     text.chars()
         .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{BlockAddr, ClusterId};
+    use crate::verify::findings::{Defect, Finding, Severity};
+
+    #[test]
+    fn a_line_for_the_log_names_inode_and_range_and_no_file() {
+        let owner = Owner::Cluster(ClusterId([1; 16]), "db".parse().unwrap());
+        let path = Some(b"/secret".to_vec());
+        let file = FileHit { inode: InodeNo(7), path, names: 1, range: Some((4096, 512)) };
+        let hit = Hit { owner: owner.clone(), file: Some(file), locked: false };
+        let why = "its entry 'secret' cannot be looked up".to_owned();
+        for defect in [
+            Defect::Device { addr: BlockAddr(3), blocks: 1, why: "no".to_owned() },
+            Defect::File { owner, inode: InodeNo(7), why },
+        ] {
+            let (severity, hits) = (Severity::Damage, vec![hit.clone()]);
+            let finding = Finding { severity, defect, hits, hits_left_out: 0 };
+            assert!(finding.to_string().contains("secret"));
+            let line = finding.nameless();
+            assert!(!line.contains("secret"), "{line}");
+            assert!(
+                line.ends_with("; hits cluster db: inode 7, 512 bytes at offset 4096"),
+                "{line}"
+            );
+        }
+    }
 }

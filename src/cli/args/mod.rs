@@ -154,7 +154,8 @@ Examples:
     /// Mount a cluster
     #[command(after_help = "\
 Options: ro, allow_other, private, writethrough, noatime, nosuid, nodev, noexec, suid, dev,
-         key_wait, start, pool=PATH, no_CAPABILITY.
+         key_wait, start, pool=PATH, no_CAPABILITY. For root alone: suid, dev, no_posix_acl,
+         no_killpriv_v2.
 
 Examples:
   strongroom mount db /srv/pg

@@ -10,8 +10,6 @@
 //!         | deletion i64 (0: none) | versions u32 | { number u32 | created i64 | LK 32 } each
 //! ```
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,7 +19,7 @@ use crate::base::cursor::{DecodeError, Reader, Writer};
 use crate::base::limits::CLUSTER_NAME_BYTES_MAX;
 use crate::base::{EncryptionKeyId, KeyState, Timestamp};
 use crate::crypto::{self, KeyringFileKey, KeyringSecret, LocalKey, OpenError};
-use crate::keys::config::{read_private, write_private};
+use crate::keys::config::{read_private, replace_private};
 use crate::keys::error::KeysError;
 use crate::keys::keyring::{
     Body, Entry, KEYS_MAX, KeyVersion, MAX_WAIT, State, TOMBSTONES_MAX, VERSIONS_MAX,
@@ -203,10 +201,13 @@ pub(in crate::keys) fn split(bytes: &[u8]) -> Result<Parts<'_>, DecodeError> {
 }
 
 /// Replaces the file, by what was opened as it will be at the next start: a keyring that cannot be
-/// read is every key lost.
+/// read is every key lost. The bytes of the one before it are overwritten at each change, not only
+/// where a key goes: whoever has the keyring's secret opens any of them, and a key that is deleted
+/// later stands in all that were written while it lived. What the medium keeps is out of reach.
 ///
 /// # Errors
-/// [`KeysError::KeyringUnwritable`], [`KeysError::File`]: nothing was written.
+/// [`KeysError::KeyringUnwritable`], [`KeysError::File`]: nothing was written. Where the old one
+/// could not be overwritten, the new one stands.
 pub(in crate::keys::keyring) fn write(
     path: &Path,
     secret: &KeyringSecret,
@@ -217,29 +218,8 @@ pub(in crate::keys::keyring) fn write(
     if !open(path, path, secret, &bytes).as_ref().is_ok_and(same) {
         return Err(KeysError::KeyringUnwritable { path: path.to_owned() });
     }
-    write_private(path, &bytes)
-}
-
-/// Replaces the file and overwrites the bytes of the one before it, which held a key that is to be
-/// gone. What the medium keeps of them is out of reach.
-///
-/// # Errors
-/// As [`write`]: where the new file could not be written nothing has changed; where the old
-/// one could not be overwritten, the new one stands.
-pub(in crate::keys::keyring) fn write_and_shred(
-    path: &Path,
-    secret: &KeyringSecret,
-    state: &State,
-) -> Result<(), KeysError> {
-    let old = OpenOptions::new().write(true).open(path);
-    write(path, secret, state)?;
-    let overwritten = old.and_then(|file| {
-        let len = file.metadata()?.len().min(FILE_BYTES_MAX);
-        file.write_all_at(&vec![0; len as usize], 0)?;
-        file.sync_all()
-    });
-    if let Err(e) = overwritten {
-        log::warn!("the bytes of the keyring before a deletion could not be overwritten: {e}");
+    if let Err(e) = replace_private(path, &bytes)? {
+        log::warn!("the bytes of the keyring before a change could not be overwritten: {e}");
     }
     Ok(())
 }
@@ -298,8 +278,6 @@ mod tests {
         state.body.entries[0].name = "no name".to_owned();
         let refused = write(&path, &secret, &state).unwrap_err();
         assert!(matches!(refused, KeysError::KeyringUnwritable { .. }), "{refused}");
-        let refused = write_and_shred(&path, &secret, &state);
-        assert!(refused.is_err());
         assert_eq!(std::fs::read(&path).unwrap(), good);
     }
 

@@ -32,7 +32,7 @@ impl Keyring {
         let version = old.version.max(other.version) + 1;
         let file_key = KeyringFileKey::random();
         let new = State { keyring_id: old.keyring_id, version, file_key, body };
-        file::write_and_shred(&self.path, &self.secret, &new)?;
+        file::write(&self.path, &self.secret, &new)?;
         *self.state.write() = std::sync::Arc::new(new);
         Ok(came)
     }

@@ -3,9 +3,9 @@
 //! One file, sealed under a file key that is itself sealed under the keyring's own secret
 //! (`keyring.key`), so that neither a copy of the pool nor one of the keyring alone opens anything.
 //! It gives states, waiting periods, versions and shredding; it gives no separation of duties from
-//! whoever owns the machine. Every change replaces the file as a whole; the file key is new after
-//! each deletion, and the bytes of the file before it are overwritten as far as the filesystem
-//! lets them be.
+//! whoever owns the machine. Every change replaces the file as a whole, and the bytes of the file
+//! before it are overwritten as far as the filesystem lets them be; the file key is new after each
+//! deletion.
 //!
 //! Readers take the current state and hold no lock; writers are serialized, also over the write of
 //! the file.
@@ -319,7 +319,7 @@ impl Keyring {
     }
 
     /// One change: made to a copy, written, and only then seen by anybody. One that ends the life
-    /// of a key gets a new file key, and what the file held before is shredded.
+    /// of a key gets a new file key.
     fn change<T>(
         &self,
         now: Timestamp,
@@ -330,15 +330,11 @@ impl Keyring {
         let mut body = old.body.dup();
         let result = edit(&mut body)?;
         body.note_time(now);
-        let shred = body.living() < old.body.living();
+        let ends = body.living() < old.body.living();
         let file_key =
-            if shred { crate::crypto::KeyringFileKey::random() } else { old.file_key.dup() };
+            if ends { crate::crypto::KeyringFileKey::random() } else { old.file_key.dup() };
         let new = State { keyring_id: old.keyring_id, version: old.version + 1, file_key, body };
-        if shred {
-            file::write_and_shred(&self.path, &self.secret, &new)?;
-        } else {
-            file::write(&self.path, &self.secret, &new)?;
-        }
+        file::write(&self.path, &self.secret, &new)?;
         *self.state.write() = Arc::new(new);
         Ok(result)
     }

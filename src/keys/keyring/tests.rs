@@ -202,14 +202,35 @@ fn states_allow_what_they_allow() {
 }
 
 #[test]
-fn a_deletion_overwrites_the_file_before_it() {
+fn every_change_overwrites_the_file_before_it() {
     let (dir, config, keyring) = keyring();
-    keyring.create_key(&id("a"), Duration::ZERO, NOW).unwrap();
-    // A hard link keeps the old file's bytes in sight.
-    let kept = dir.path().join("kept");
-    fs::hard_link(config.keyring(), &kept).unwrap();
-    keyring.delete(&id("a"), None, NOW).unwrap();
-    assert!(fs::read(kept).unwrap().iter().all(|b| *b == 0));
+    let mut kept = Vec::new();
+    // Hard links keep the old files' bytes in sight.
+    let mut keep = || {
+        let link = dir.path().join(format!("kept-{}", kept.len()));
+        fs::hard_link(config.keyring(), &link).unwrap();
+        kept.push(link);
+    };
+    let (doomed, other) = (id("doomed"), id("other"));
+    keep();
+    keyring.create_key(&doomed, Duration::ZERO, NOW).unwrap();
+    keep();
+    keyring.create_key(&other, DEFAULT_WAIT, NOW).unwrap();
+    keep();
+    keyring.disable(&other, NOW).unwrap();
+    keep();
+    keyring.enable(&other, NOW).unwrap();
+    keep();
+    keyring.rotate(&other, NOW).unwrap();
+    keep();
+    keyring.tick(NOW.plus_secs(3600)).unwrap();
+    keep();
+    keyring.delete(&doomed, None, NOW).unwrap();
+    for old in &kept {
+        assert!(fs::read(old).unwrap().iter().all(|b| *b == 0), "{}", old.display());
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), kept.len() + 2, "nothing else is left");
+    assert_eq!(Keyring::open(&config).unwrap().list(), keyring.list());
 }
 
 #[test]

@@ -3,9 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::world::{World, name, prefix};
+use super::world::{OWNER, World, name, prefix};
 use crate::base::{EncryptionKeyId, KeyAnswer, KeyState, ProblemCode};
-use crate::service::Which;
+use crate::crypto::{ClusterSecret, Wrap, WrapContext};
+use crate::keys::{Anchor, Deadline, KeyDescription, KeysError, LocalProvider, Provider};
+use crate::pool::CutPlan;
+use crate::service::{ServiceError, Which};
+use crate::sys::{clock, threads};
 
 fn used(world: &World, key: &EncryptionKeyId) -> Vec<String> {
     let usage = world.service.key_usage(key).unwrap();
@@ -255,6 +259,161 @@ fn a_missing_keyring_is_no_new_one_and_an_older_one_is_found_out_after_it() {
     world.service.close(true, false).unwrap();
     std::fs::write(&path, older).unwrap();
     assert!(world.reopened().is_err());
+}
+
+#[test]
+fn a_keyring_that_comes_later_serves_nothing_where_deleted_keys_cannot_be_read() {
+    let world = World::new();
+    world.local_key("k1");
+    let (path, away) = (world.service.config().keyring(), world.dir.path().join("away"));
+    std::fs::rename(&path, &away).unwrap();
+    let world = world.restarted();
+    // An item where tombstones stand (catalog::keys) that is none.
+    let key = crate::tree::Key { object: 0x27 << 56, kind: 0x27, offset: 0 };
+    let edit: crate::pool::Edit<'_> = Box::new(move |txn, _| txn.put(key, b"?").map(drop));
+    world.service.pool().checkpoint(CutPlan { edit: Some(edit), ..CutPlan::default() }).unwrap();
+    std::fs::rename(&away, &path).unwrap();
+    let error = world.service.create_key(Some("k2"), None).unwrap_err();
+    assert_eq!(error.code, ProblemCode::Corrupt, "{error}");
+    world.service.tick_keys();
+    assert!(world.service.keyring.read().is_none());
+    let warnings = world.service.status(false).unwrap().warnings;
+    let words = "which keys were deleted is not known";
+    assert!(warnings.iter().any(|w| w.contains(words)), "{warnings:?}");
+}
+
+/// The embedded keyring, with something that happens after it has opened a wrap.
+struct Hooked {
+    local: LocalProvider,
+    meanwhile: Meanwhile,
+}
+
+type Meanwhile = std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>;
+
+impl Provider for Hooked {
+    fn scheme(&self) -> &'static str {
+        self.local.scheme()
+    }
+    fn describe(&self, id: &EncryptionKeyId, by: Deadline) -> Result<KeyDescription, KeysError> {
+        self.local.describe(id, by)
+    }
+    fn describe_wrap(&self, wrap: &Wrap, by: Deadline) -> Result<KeyDescription, KeysError> {
+        self.local.describe_wrap(wrap, by)
+    }
+    fn wrap(
+        &self,
+        id: &EncryptionKeyId,
+        context: &WrapContext,
+        secret: &ClusterSecret,
+        by: Deadline,
+    ) -> Result<Wrap, KeysError> {
+        self.local.wrap(id, context, secret, by)
+    }
+    fn unwrap(
+        &self,
+        wrap: &Wrap,
+        context: &WrapContext,
+        by: Deadline,
+    ) -> Result<ClusterSecret, KeysError> {
+        let opened = self.local.unwrap(wrap, context, by);
+        // Not while it is held: what happens may set what happens next.
+        let meanwhile = self.meanwhile.lock().unwrap().take();
+        meanwhile.into_iter().for_each(|happens| happens());
+        opened
+    }
+}
+
+/// From the `nth` time on that the key opens a wrap, somebody deletes it whom nothing forbids, in
+/// another thread. What became of that, once `change` is over.
+fn deleting_at(
+    world: &World,
+    key: &EncryptionKeyId,
+    nth: u32,
+    change: impl FnOnce(),
+) -> Result<(), ServiceError> {
+    let (told, result) = std::sync::mpsc::channel();
+    let (service, id) = (world.service.clone(), key.clone());
+    let delete = move || {
+        let deleting = threads::spawn("deleting", move || {
+            told.send(service.delete_key(&id, None, None).map(drop)).unwrap();
+        });
+        // Long enough for one that is not kept waiting.
+        let end = clock::monotonic() + Duration::from_millis(500);
+        while !deleting.is_finished() && clock::monotonic() < end {
+            clock::sleep(Duration::from_millis(5));
+        }
+    };
+    let local = LocalProvider::new(world.service.keyring().unwrap());
+    let hooked = Arc::new(Hooked { local, meanwhile: Default::default() });
+    let (first, place) = (Box::new(delete) as Box<dyn FnOnce() + Send>, Arc::downgrade(&hooked));
+    let hook = (1..nth).fold(first, |next, _| {
+        let place = place.clone();
+        Box::new(move || *place.upgrade().unwrap().meanwhile.lock().unwrap() = Some(next))
+    });
+    *hooked.meanwhile.lock().unwrap() = Some(hook);
+    world.service.registry.write().register(hooked);
+    change();
+    result.recv_timeout(Duration::from_secs(20)).expect("the key was opened so often")
+}
+
+#[test]
+fn a_key_that_was_just_proved_is_not_deleted_before_its_header_is_in_force() {
+    // When it is made, and at the proof of what was written.
+    for nth in [1, 2] {
+        let world = World::new();
+        let (old, new) = (world.fake.create("k1"), world.local_key("k2"));
+        world.create("db", Some(&old));
+        let mut changed = None;
+        let deleted = deleting_at(&world, &new, nth, || {
+            changed = Some(world.service.set_key(&name("db"), Some(&new), false).map(drop));
+        });
+        let changed = changed.unwrap();
+        // One of the two happened.
+        assert_ne!(changed.is_ok(), deleted.is_ok(), "{nth}: {changed:?}, {deleted:?}");
+        let under = world.service.cluster(&name("db"), false).unwrap().encryption_key_id.unwrap();
+        assert_eq!(under, if changed.is_ok() { new } else { old });
+        world.mount("db");
+    }
+}
+
+#[test]
+fn no_cluster_is_made_under_a_key_that_was_deleted_meanwhile() {
+    // When its keys were made, and when they are asked once more.
+    for nth in [1, 2] {
+        let world = World::new();
+        let key = world.local_key("k1");
+        let mut made = None;
+        let deleted = deleting_at(&world, &key, nth, || {
+            made = Some(world.service.create_cluster(&name("new"), Some(&key), OWNER).map(drop));
+        });
+        let made = made.unwrap();
+        assert_ne!(made.is_ok(), deleted.is_ok(), "{nth}: {made:?}, {deleted:?}");
+        assert_eq!(made.is_ok(), world.service.cluster(&name("new"), false).is_ok());
+    }
+}
+
+#[test]
+fn the_anchor_moves_with_what_lets_fewer_read() {
+    let world = World::new();
+    let (k1, k2) = (world.local_key("k1"), world.local_key("k2"));
+    world.create("db", Some(&k1));
+    let (a, b) = (world.snap("db"), world.snap("db"));
+    let service = &world.service;
+    let spec = format!("file:{}", world.dir.path().join("second").display()).parse().unwrap();
+    service.add_root_secret(&spec, None).unwrap();
+    let changes: [(&str, &dyn Fn()); 5] = [
+        ("set-key", &|| drop(service.set_key(&name("db"), Some(&k2), false).unwrap())),
+        ("rewrap", &|| drop(service.rewrap(&[prefix(a)], &k2).unwrap())),
+        ("snapshot", &|| drop(service.delete_snapshots(&[prefix(b)], false).unwrap())),
+        ("root secret", &|| drop(service.remove_root_secret(&spec).unwrap())),
+        ("cluster", &|| drop(service.delete_cluster(&name("db")).unwrap())),
+    ];
+    for (what, change) in changes {
+        change();
+        let path = service.config().anchor();
+        let anchor = Anchor::load(&path, &service.pool_id(), &service.anchor_key).unwrap().unwrap();
+        assert_eq!(anchor.generation, service.generation(), "{what}");
+    }
 }
 
 #[test]

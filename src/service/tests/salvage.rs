@@ -9,10 +9,12 @@ use crate::base::units::BLOCK_SIZE;
 use crate::catalog::Tombstone;
 use crate::device::Device;
 use crate::keys::{Anchor, AnchorKey, ConfigDir, PoolConfig};
+use crate::service::inspect::Inspection;
 use crate::service::salvage::{Asked, Salvage};
 use crate::service::tests::world::{World, name};
 use crate::sys::AlignedBuf;
 use crate::verify::salvage::{Fate, Report};
+use crate::verify::{Owner, TreeCoverage, TreeState};
 
 /// A pool in a file, as a daemon left it when it ended.
 struct Left {
@@ -106,8 +108,14 @@ fn a_key_that_the_pool_knows_to_be_deleted_opens_nothing_whatever_the_keyring_sa
     let fingerprint = header.keys.wraps[0].fingerprint;
     let deleted_at = crate::base::Timestamp::from_secs(1);
     world.service.catalog().set_tombstone(Tombstone { fingerprint, deleted_at }, true).unwrap();
-    let report = Left::of(world).listed();
+    let left = Left::of(world);
+    let report = left.listed();
     assert_eq!(report.results[0].state, Fate::Refused);
+    let config = ConfigDir::new(left.dir.path().join("config"));
+    let checked = Inspection::open(&config, &left.image, &mut || None).unwrap().check();
+    let of = |tree: &&TreeCoverage| matches!(tree.owner, Owner::Cluster(..));
+    let tree = checked.coverage.trees.iter().find(of).unwrap();
+    assert!(matches!(tree.state, TreeState::Locked(_)), "{tree:?}");
     let why = report.results[0].why.as_deref().unwrap();
     assert!(why.contains("cluster db cannot be copied") && why.contains("deleted"), "{why}");
 }

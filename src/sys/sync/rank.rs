@@ -39,8 +39,12 @@ pub enum Rank {
     Mounts,
     /// The time that snapshots expire by, and its file.
     Expiry,
+    /// No key is deleted while a header comes under it.
+    KeyDeletions,
     /// One change of the catalog at a time.
     CatalogChanges,
+    /// The anchor's file.
+    Anchor,
     /// Why the keyring cannot be used.
     KeyringProblem,
     /// The keyring, once it is there.
