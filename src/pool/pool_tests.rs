@@ -534,12 +534,18 @@ fn wraps_are_replaced_while_slots_are_settled() {
     let wraps = pool.wraps();
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|threads| {
-        threads.spawn(|| {
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                pool.checkpoint(CutPlan::default()).unwrap();
-                pool.settle_slots().unwrap();
-            }
-        });
+        // Several, so that one is there between any two steps.
+        for checkpoints in [true, false, false, false] {
+            let (pool, done) = (&pool, &done);
+            threads.spawn(move || {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    if checkpoints {
+                        pool.checkpoint(CutPlan::default()).unwrap();
+                    }
+                    pool.settle_slots().unwrap();
+                }
+            });
+        }
         for round in 0..100 {
             let name = format!("round {round}");
             let named = |wrap: &EngineWrap| EngineWrap { name: name.clone(), ..wrap.clone() };

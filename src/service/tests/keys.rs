@@ -286,6 +286,8 @@ fn a_keyring_that_comes_later_serves_nothing_where_deleted_keys_cannot_be_read()
 struct Hooked {
     local: LocalProvider,
     meanwhile: Meanwhile,
+    /// The same, after it has told of a key.
+    at_describe: Meanwhile,
 }
 
 type Meanwhile = std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>;
@@ -295,7 +297,10 @@ impl Provider for Hooked {
         self.local.scheme()
     }
     fn describe(&self, id: &EncryptionKeyId, by: Deadline) -> Result<KeyDescription, KeysError> {
-        self.local.describe(id, by)
+        let described = self.local.describe(id, by);
+        let meanwhile = self.at_describe.lock().unwrap().take();
+        meanwhile.into_iter().for_each(|happens| happens());
+        described
     }
     fn describe_wrap(&self, wrap: &Wrap, by: Deadline) -> Result<KeyDescription, KeysError> {
         self.local.describe_wrap(wrap, by)
@@ -344,7 +349,8 @@ fn deleting_at(
         }
     };
     let local = LocalProvider::new(world.service.keyring().unwrap());
-    let hooked = Arc::new(Hooked { local, meanwhile: Default::default() });
+    let hooked =
+        Arc::new(Hooked { local, meanwhile: Default::default(), at_describe: Default::default() });
     let (first, place) = (Box::new(delete) as Box<dyn FnOnce() + Send>, Arc::downgrade(&hooked));
     let hook = (1..nth).fold(first, |next, _| {
         let place = place.clone();
@@ -374,6 +380,35 @@ fn a_key_that_was_just_proved_is_not_deleted_before_its_header_is_in_force() {
         assert_eq!(under, if changed.is_ok() { new } else { old });
         world.mount("db");
     }
+}
+
+#[test]
+fn no_header_comes_under_a_key_between_the_look_at_who_needs_it_and_its_deletion() {
+    let world = World::new();
+    let (old, new) = (world.fake.create("k1"), world.local_key("k2"));
+    world.create("db", Some(&old));
+    let (told, result) = std::sync::mpsc::channel();
+    let (service, id) = (world.service.clone(), new.clone());
+    // When the look has read what there is.
+    let change = move || {
+        let changing = threads::spawn("changing", move || {
+            told.send(service.set_key(&name("db"), Some(&id), false).map(drop)).unwrap();
+        });
+        let end = clock::monotonic() + Duration::from_secs(1);
+        while !changing.is_finished() && clock::monotonic() < end {
+            clock::sleep(Duration::from_millis(5));
+        }
+    };
+    let local = LocalProvider::new(world.service.keyring().unwrap());
+    let at_describe = std::sync::Mutex::new(Some(Box::new(change) as Box<dyn FnOnce() + Send>));
+    let hooked = Hooked { local, meanwhile: Default::default(), at_describe };
+    world.service.registry.write().register(Arc::new(hooked));
+    let deleted = world.service.delete_key(&new, None, None).map(drop);
+    let changed = result.recv_timeout(Duration::from_secs(20)).expect("the key was asked about");
+    assert_ne!(changed.is_ok(), deleted.is_ok(), "{changed:?}, {deleted:?}");
+    let under = world.service.cluster(&name("db"), false).unwrap().encryption_key_id.unwrap();
+    assert_eq!(under, if changed.is_ok() { new } else { old });
+    world.mount("db");
 }
 
 #[test]
