@@ -450,6 +450,13 @@ impl KeysError {
             Self::BackupPassphrase { .. } => {
                 "give the passphrase that it was made with; nothing was changed".to_owned()
             }
+            _ => return self.hint_of_configuration(),
+        })
+    }
+
+    /// The same where files, or what somebody typed, are to be mended.
+    fn hint_of_configuration(&self) -> Option<String> {
+        Some(match self {
             Self::AnchorCorrupt { .. } => {
                 "see to it that the pool is the newest there is of it, then, once: strongroom daemon \
                  --accept-rollback; it is made again"
