@@ -110,8 +110,10 @@ as_postgres psql -p $port_live -Atc "select count(*)||' rows are back' from plai
 say "no plaintext and no file name stands in the pool"
 stop_postgres "$work/mnt/copy/data"; stop_postgres "$work/mnt/db/data"
 sr shutdown
-for needle in THE-MARKER-NOBODY-MAY-FIND pgbench_accounts postgresql.conf PG_VERSION local://app "quick start"; do
-    if grep -qaF "$needle" "$work/pool/pool.img"; then die "'$needle' stands in the pool in the clear"; fi
-    echo "not found: $needle"
-done
+needles=(THE-MARKER-NOBODY-MAY-FIND pgbench_accounts postgresql.conf PG_VERSION local://app "quick start")
+mapfile -t patterns < <(printf -- '-e\n%s\n' "${needles[@]}")
+# All of them in one reading; with -z the holes, of which the pool mostly consists, are skipped.
+found=$(grep -z -m 1 -oaF "${patterns[@]}" "$work/pool/pool.img" | tr '\0' ' ' || [ $? -eq 1 ])
+[ -z "$found" ] || die "in the pool in the clear: $found"
+printf 'not found: %s\n' "${needles[@]}"
 say "done in $((SECONDS - begun)) s after the build"

@@ -51,6 +51,7 @@ problems! {
     KeyNotFound, "key-not-found", 1, "no such key";
     ClusterExists, "cluster-exists", 1, "a cluster of that name exists";
     KeyExists, "key-exists", 1, "a key of that name exists";
+    FileExists, "file-exists", 1, "a file or directory is there already";
     AlreadyMounted, "already-mounted", 1, "already mounted";
     NotMounted, "not-mounted", 1, "not mounted";
     Busy, "busy", 1, "in use";

@@ -97,12 +97,11 @@ fn covered(c: &Checked) -> Vec<String> {
         n => format!(" ({n} cannot be read)"),
     };
     // A scrub compares no books.
-    let reached = match c.blocks_reached + c.blocks_awaiting_free + c.blocks_uncovered {
-        0 => String::new(),
-        _ => format!(
-            ": {} reached, {} awaiting their release, {} not covered",
-            c.blocks_reached, c.blocks_awaiting_free, c.blocks_uncovered
+    let reached = match (c.blocks_reached, c.blocks_awaiting_free, c.blocks_uncovered) {
+        (Some(reached), Some(awaiting), Some(uncovered)) => format!(
+            ": {reached} reached, {awaiting} awaiting their release, {uncovered} not covered"
         ),
+        _ => String::new(),
     };
     vec![
         format!(

@@ -38,9 +38,11 @@ fn end(context: &Context, report: &Report, listed_only: bool) -> Outcome {
     }
     if report.has_lost() {
         let what = "not everything could be read";
-        let hint = match listed_only {
-            true => "what is above can be copied all the same: strongroom salvage DEST",
-            false => "what is missing stands in the report",
+        let any = |fate| report.results.iter().any(|tree| tree.state == fate);
+        let hint = match (listed_only, any(Fate::Readable)) {
+            (true, true) => "what is above can be copied all the same: strongroom salvage DEST",
+            (false, _) if any(Fate::Copied) => "what is missing stands in the report",
+            _ => "bring the pool back from a copy of it: nothing of this one can be copied",
         };
         return problem(ProblemCode::Corrupt, what, hint);
     }
@@ -64,8 +66,13 @@ fn text(report: &Report, listed_only: bool) -> String {
     for kept in &report.not_kept {
         lines.push(format!("not kept: {} ({} times, first {})", kept.what, kept.files, kept.first));
     }
+    let any = |fate| report.results.iter().any(|tree| tree.state == fate);
     if lines.is_empty() {
         lines.push("there is nothing in the pool".to_owned());
+    } else if listed_only && !any(Fate::Readable) {
+        lines.push("no tree can be copied".to_owned());
+    } else if !listed_only && !any(Fate::Copied) {
+        lines.push("no tree was copied".to_owned());
     }
     lines.join("\n")
 }
@@ -90,6 +97,10 @@ fn tree(tree: &Copied) -> String {
         Fate::Readable => format!("{owner}: can be copied{as_of}"),
         Fate::Empty => format!("{owner}: holds nothing"),
         Fate::Refused => format!("{owner}: refused"),
+        Fate::Unasked => {
+            let of = if tree.cluster_deleted { ", which was deleted" } else { "" };
+            format!("{owner}{of}: not asked for")
+        }
         Fate::Unreadable => {
             format!("{owner}: cannot be read: {}", tree.why.as_deref().unwrap_or("unknown"))
         }

@@ -124,6 +124,7 @@ pub const fn http_status(code: ProblemCode) -> u16 {
         C::SnapshotAmbiguous
         | C::ClusterExists
         | C::KeyExists
+        | C::FileExists
         | C::AlreadyMounted
         | C::NotMounted
         | C::Busy

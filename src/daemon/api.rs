@@ -31,7 +31,8 @@ fn request(call: &Call<'_>, mountpoint: &str, options: Vec<String>) -> Reply<Mou
     let mountpoint = PathBuf::from(mountpoint);
     if !mountpoint.is_absolute() {
         let detail = format!("the mount point '{}' is not an absolute path", mountpoint.display());
-        return Err(Problem::new(ProblemCode::MountPoint, detail));
+        return Err(Problem::new(ProblemCode::MountPoint, detail)
+            .with_hint("write the whole path, from / on"));
     }
     Ok(MountRequest {
         mountpoint,

@@ -140,6 +140,7 @@ impl Given {
             None => None,
             Some(name) => Some(sys::process::group_id(name).ok_or_else(|| {
                 bad(format!("adminGroup: there is no group '{name}' on this machine"))
+                    .with_hint("name one that `getent group` lists, or leave adminGroup out")
             })?),
         };
         Ok(Settings {
@@ -221,6 +222,18 @@ mod tests {
             assert_eq!(problem.code, ProblemCode::Config, "{text}");
             assert!(problem.detail.contains(named), "{text}: {}", problem.detail);
             assert!(!problem.detail.contains('\n'), "{}", problem.detail);
+        }
+    }
+
+    #[test]
+    fn the_page_that_the_hint_names_lists_every_setting() {
+        let told = toml::from_str::<Given>("cacheByte = 1").unwrap_err().to_string();
+        let (_, names) = told.split_once("expected one of ").unwrap();
+        let names: Vec<_> = names.split('`').skip(1).step_by(2).collect();
+        assert!(names.len() >= 7, "{told}");
+        let page = include_str!("../../docs/operating.md");
+        for name in names {
+            assert!(page.contains(&format!("\n| `{name}` | ")), "{name}");
         }
     }
 

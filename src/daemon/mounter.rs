@@ -15,7 +15,7 @@ use crate::service::{
     MountFacts, MountId, MountMeaning, MountOwner, MountRequest, Mounter, Service, ServiceError,
 };
 use crate::sys::fuse_mount::Unmount;
-use crate::sys::mount_point::{Cleared, MountPoint, MountPointRules, clear_dead};
+use crate::sys::mount_point::{Cleared, MountPoint, MountPointError, MountPointRules, clear_dead};
 use crate::sys::sync::{Mutex, Rank};
 use crate::volume::Volume;
 
@@ -23,6 +23,15 @@ use crate::volume::Volume;
 const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(60);
 /// The same with force: who waits is cut off.
 const FORCED_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Why nothing can be mounted there.
+fn unsuitable(error: &MountPointError) -> ServiceError {
+    let told = ServiceError::new(ProblemCode::MountPoint, error.to_string());
+    match error.hint() {
+        Some(hint) => told.with_hint(hint),
+        None => told,
+    }
+}
 
 /// Makes and ends mounts.
 pub(in crate::daemon) struct FuseMounter {
@@ -92,8 +101,7 @@ impl FuseMounter {
             forbidden: &self.forbidden,
             own: &own,
         };
-        MountPoint::open(&request.mountpoint, &rules)
-            .map_err(|e| ServiceError::new(ProblemCode::MountPoint, e.to_string()))
+        MountPoint::open(&request.mountpoint, &rules).map_err(|error| unsuitable(&error))
     }
 
     fn on_end(&self, id: MountId) -> Box<dyn FnOnce() + Send> {
@@ -185,7 +193,7 @@ impl Mounter for FuseMounter {
             MountPointRules { caller_uid: owner.uid, forbidden: &self.forbidden, own: &own };
         match clear_dead(place, &rules) {
             Ok(cleared) => Ok(cleared == Cleared::Dead),
-            Err(error) => Err(ServiceError::new(ProblemCode::MountPoint, error.to_string())),
+            Err(error) => Err(unsuitable(&error)),
         }
     }
 

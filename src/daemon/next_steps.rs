@@ -45,8 +45,11 @@ fn of_key(key: &Key) -> Option<String> {
         }
         None => None,
     };
-    let (needed, need) = (key.used_by, if key.used_by == 1 { "needs" } else { "need" });
-    step.map(|step| format!("{needed} {need} {id}, which is {}; {step}", key.state))
+    let needed = match key.used_by {
+        1 => "1 cluster or snapshot needs".to_owned(),
+        n => format!("{n} clusters and snapshots need"),
+    };
+    step.map(|step| format!("{needed} {id}, which is {}; {step}", key.state))
 }
 
 fn unreachable(id: &EncryptionKeyId) -> String {
@@ -132,6 +135,9 @@ mod tests {
                 keys_not_backed_up: None,
             });
             only_step(&at, command);
+            only_step(&at, "1 cluster or snapshot needs local://k1");
+            at.keys[0].used_by = 2;
+            only_step(&at, "2 clusters and snapshots need local://k1");
             at.keys[0].used_by = 0;
             assert!(of(&at).is_empty(), "nobody needs it");
             at.keys[0].used_by = 2;

@@ -274,7 +274,11 @@ fn bind(places: &Places, settings: &Settings) -> Result<Server, Problem> {
             ServerError::NotOwn(error) => return not_own(error),
             ServerError::Io { .. } => ProblemCode::Io,
         };
-        Problem::new(code, error.to_string())
+        let hint = match code {
+            ProblemCode::Config => "choose another place for the socket: --socket PATH",
+            _ => "",
+        };
+        Problem::new(code, error.to_string()).with_hint(hint)
     })
 }
 

@@ -97,6 +97,7 @@ fn log(log: &LogCoverage) -> CheckedLog {
 pub fn checked(report: &Report, warnings: &[String]) -> Checked {
     let Coverage { trees, logs, .. } = &report.coverage;
     let c = &report.coverage;
+    let accounted = |blocks| c.accounted.then_some(blocks);
     Checked {
         pool_id: report.pool.to_string(),
         generation: report.generation.get(),
@@ -116,9 +117,9 @@ pub fn checked(report: &Report, warnings: &[String]) -> Checked {
         regions: c.regions,
         regions_unreadable: c.regions_unreadable,
         blocks_allocated: c.blocks_allocated,
-        blocks_reached: c.blocks_reached,
-        blocks_awaiting_free: c.blocks_awaiting_free,
-        blocks_uncovered: c.blocks_uncovered,
+        blocks_reached: accounted(c.blocks_reached),
+        blocks_awaiting_free: accounted(c.blocks_awaiting_free),
+        blocks_uncovered: accounted(c.blocks_uncovered),
         blocks_checked: c.blocks_checked,
         blocks_authenticated: c.blocks_authenticated,
         trees: trees.iter().map(tree).collect(),

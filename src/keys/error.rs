@@ -383,10 +383,10 @@ impl KeysError {
             | Self::RecoveryTypo { .. }
             | Self::RecoveryLength { .. }
             | Self::RecoveryCharacter(_) => ProblemCode::RootSecret,
-            Self::AnchorCorrupt { .. }
-            | Self::Backup { .. }
-            | Self::FileExists { .. }
-            | Self::NoConfigDirectory => ProblemCode::Config,
+            Self::FileExists { .. } => ProblemCode::FileExists,
+            Self::AnchorCorrupt { .. } | Self::Backup { .. } | Self::NoConfigDirectory => {
+                ProblemCode::Config
+            }
             Self::ConfigBusy { .. } => ProblemCode::PoolBusy,
             Self::File { .. } => ProblemCode::Io,
         }
@@ -449,6 +449,27 @@ impl KeysError {
             }
             Self::BackupPassphrase { .. } => {
                 "give the passphrase that it was made with; nothing was changed".to_owned()
+            }
+            _ => return self.hint_of_configuration(),
+        })
+    }
+
+    /// The same where files, or what somebody typed, are to be mended.
+    fn hint_of_configuration(&self) -> Option<String> {
+        Some(match self {
+            Self::AnchorCorrupt { .. } => {
+                "see to it that the pool is the newest there is of it, then, once: strongroom daemon \
+                 --accept-rollback; it is made again"
+                    .to_owned()
+            }
+            Self::SecretShape { path } => format!(
+                "where it is damaged: move {} away, then strongroom config restore FILE, or open \
+                 with the recovery key: strongroom daemon --recovery-key FILE",
+                path.display()
+            ),
+            Self::WaitingPeriod { .. } => {
+                "a key's own waiting period is fixed when it is made, and can only be lengthened"
+                    .to_owned()
             }
             Self::SecretMode { path, .. } => format!("chmod 600 {}", path.display()),
             Self::RecoveryTypo { .. } => "compare that group with the printed key".to_owned(),

@@ -12,12 +12,17 @@ use crate::volume::VolumeError;
 /// What to do about a pool whose device is shorter than it was.
 const CUT_SHORT: &str = "bring the device back to its size before anything is written to it";
 
+/// What to do where there is no pool.
+const NO_POOL: &str = "name the pool by --pool; only where there never was one: strongroom init";
+
 /// What to do where the pool is full.
 pub const POOL_FULL: &str =
     "delete files, or: strongroom snapshot delete ID, or: strongroom pool grow --size SIZE";
 /// What to do where something is damaged.
 const DAMAGED: &str = "see what is hit: strongroom check; where the pool no longer opens, copy out \
                        what is readable: strongroom salvage DEST";
+/// The same, for whoever looks with `check` already.
+const UNREADABLE: &str = "copy out what is readable: strongroom salvage DEST";
 /// What to do where no superblock is left.
 pub(in crate::service) const SUPERBLOCK_LOST: &str = "write nothing to it and bring it back from a copy of the pool: what opens it stood there alone";
 
@@ -53,6 +58,17 @@ impl ServiceError {
             self.detail = format!("{what}: {}", self.detail);
         }
         self
+    }
+
+    /// The same for a command that `check` is no way out of.
+    #[must_use]
+    pub(in crate::service) fn beyond_check(self) -> Self {
+        if self.hint.as_deref() == Some(DAMAGED) { self.with_hint(UNREADABLE) } else { self }
+    }
+    /// The same for `salvage`, which is the last way out.
+    #[must_use]
+    pub(in crate::service) fn beyond_salvage(self) -> Self {
+        if self.hint.as_deref() == Some(DAMAGED) { self.with_hint(SUPERBLOCK_LOST) } else { self }
     }
 
     pub(in crate::service) fn cluster_not_found(name: &ClusterName) -> Self {
@@ -118,7 +134,9 @@ impl From<DeviceError> for ServiceError {
             DeviceError::CutShort { .. } => {
                 return Self::new(ProblemCode::PoolTruncated, detail).with_hint(CUT_SHORT);
             }
-            DeviceError::NotFound { .. } => ProblemCode::PoolNotFound,
+            DeviceError::NotFound { .. } => {
+                return Self::new(ProblemCode::PoolNotFound, detail).with_hint(NO_POOL);
+            }
             DeviceError::Exists { .. } => ProblemCode::PoolExists,
             DeviceError::Busy { .. } => ProblemCode::PoolBusy,
             _ => ProblemCode::Io,
@@ -140,10 +158,7 @@ impl From<PoolError> for ServiceError {
             PoolError::Corrupt { .. } => (ProblemCode::Corrupt, Some(DAMAGED)),
             PoolError::SuperblockLost => (ProblemCode::Corrupt, Some(SUPERBLOCK_LOST)),
             PoolError::WrongKey => (ProblemCode::RootSecret, None),
-            PoolError::NotAPool => (
-                ProblemCode::NotAPool,
-                Some("name the pool by --pool; only where there never was one: strongroom init"),
-            ),
+            PoolError::NotAPool => (ProblemCode::NotAPool, Some(NO_POOL)),
             PoolError::Exists => (ProblemCode::PoolExists, None),
             PoolError::TooNew { .. } => {
                 (ProblemCode::FormatTooNew, Some("install the version that it was last used with"))

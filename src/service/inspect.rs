@@ -141,7 +141,7 @@ impl Inspection {
         path: &Path,
         ask: AskPassphrase<'_>,
     ) -> Result<Self, ServiceError> {
-        let placed = |e: ServiceError| e.while_doing(path.display());
+        let placed = |e: ServiceError| e.while_doing(path.display()).beyond_check();
         let device = device::open(path, Mode::ReadWrite).map_err(|e| placed(e.into()))?;
         let sealed = probe_known(&device, config, path).map_err(placed)?;
         let folder = config.pool(&sealed.pool_id());

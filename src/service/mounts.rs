@@ -163,7 +163,9 @@ impl Table {
             let place = &other.request.mountpoint;
             if *place == entry.request.mountpoint {
                 let what = format!("'{}' is in use by {}", place.display(), other.shown());
-                return Err(ServiceError::new(ProblemCode::MountPoint, what));
+                let hint =
+                    format!("name another directory, or: strongroom umount {}", place.display());
+                return Err(ServiceError::new(ProblemCode::MountPoint, what).with_hint(hint));
             }
             let twice = matches!(entry.subject, Subject::Cluster(_));
             if twice && other.subject == entry.subject {

@@ -1,15 +1,17 @@
 //! From a device to a service, and the end of it.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use crate::base::size::format_size;
 use crate::base::{Generation, ProblemCode, Timestamp};
 use crate::catalog::Catalog;
 use crate::crypto::{EngineKey, EngineWrap};
-use crate::device::Device;
+use crate::device::{Device, DeviceError, Operation};
 use crate::keys::{
     AbsentKeyring, Anchor, AnchorKey, AtHand, ConfigClaim, ConfigDir, Keyring, KeysError,
     LocalProvider, PoolConfig, Provider, Registry, open_engine_key,
@@ -181,6 +183,26 @@ fn unless_accepted(error: KeysError, accepted: bool) -> Result<Option<Anchor>, K
     Err(error)
 }
 
+/// Why a pool cannot have that size.
+fn not_grown(size_bytes: u64, error: PoolError) -> ServiceError {
+    let too_large = [ErrorKind::FileTooLarge, ErrorKind::InvalidInput];
+    let (code, why, hint) = match &error {
+        PoolError::Io(DeviceError::Io { op: Operation::Grow, source, .. })
+            if too_large.contains(&source.kind()) =>
+        {
+            (ProblemCode::Io, "file too large for this filesystem", "choose a smaller --size")
+        }
+        PoolError::Io(DeviceError::OutOfRange { .. }) => {
+            (ProblemCode::Io, "the device is not that large", "enlarge the device first")
+        }
+        PoolError::Invalid(_) => {
+            (ProblemCode::Usage, "no pool can be that large", "choose a smaller --size")
+        }
+        _ => return error.into(),
+    };
+    ServiceError::new(code, format!("{}: {why}", format_size(size_bytes))).with_hint(hint)
+}
+
 impl Service {
     /// Opens a pool: its engine key, its recovery, its catalog, its keyring. Mounts that were
     /// recorded are made by [`Service::remount`].
@@ -336,8 +358,9 @@ impl Service {
         let present = self.pool().device().size_bytes();
         if size_bytes < present {
             let what = format!("the pool has {present} bytes and cannot shrink");
-            return Err(ServiceError::new(ProblemCode::Usage, what));
+            return Err(ServiceError::new(ProblemCode::Usage, what)
+                .with_hint(format!("name a --size above {present}")));
         }
-        Ok(self.pool().grow(size_bytes)?)
+        self.pool().grow(size_bytes).map_err(|error| not_grown(size_bytes, error))
     }
 }

@@ -52,7 +52,7 @@ impl Salvage {
         path: &Path,
         ask: AskPassphrase<'_>,
     ) -> Result<Self, ServiceError> {
-        let placed = |e: ServiceError| e.while_doing(path.display());
+        let placed = |e: ServiceError| e.while_doing(path.display()).beyond_salvage();
         let device = device::open(path, Mode::ReadAlone).map_err(|e| placed(e.into()))?;
         let sealed =
             pool::probe_remains(&device).map_err(|error| placed(not_found(error, config, path)))?;
@@ -102,22 +102,25 @@ impl Salvage {
     /// The destination: nowhere in the pool, which takes no file of anybody's.
     fn begin(&self, to: &Path) -> Result<NewDirectory, ServiceError> {
         let shown = to.display();
-        let refused = |why: String| {
-            ServiceError::new(ProblemCode::Usage, format!("{shown}: {why}"))
+        let refused = |code, why: String| {
+            ServiceError::new(code, format!("{shown}: {why}"))
                 .with_hint("name a directory that is new, or empty and yours, outside of the pool")
         };
-        let absolute = std::path::absolute(to).map_err(|e| refused(e.to_string()))?;
+        let (usage, exists) = (ProblemCode::Usage, ProblemCode::FileExists);
+        let absolute = std::path::absolute(to).map_err(|e| refused(usage, e.to_string()))?;
         let pool = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         // Of a directory that is yet to be made, the one it is made in.
         let there = absolute.ancestors().find_map(|above| above.canonicalize().ok());
         if pool.is_dir() && there.is_some_and(|there| there.starts_with(&pool)) {
-            return Err(refused("it lies in the pool".to_owned()));
+            return Err(refused(usage, "it lies in the pool".to_owned()));
         }
         NewDirectory::begin(&absolute).map_err(|error| match error.kind() {
-            std::io::ErrorKind::DirectoryNotEmpty => refused("it is not empty".to_owned()),
-            std::io::ErrorKind::NotADirectory => refused("it is no directory".to_owned()),
+            std::io::ErrorKind::DirectoryNotEmpty => {
+                refused(exists, "it is there and not empty".to_owned())
+            }
+            std::io::ErrorKind::NotADirectory => refused(exists, "it is no directory".to_owned()),
             std::io::ErrorKind::PermissionDenied if error.raw_os_error().is_none() => {
-                refused(error.to_string())
+                refused(usage, error.to_string())
             }
             _ => ServiceError::new(ProblemCode::Io, format!("{shown}: {error}")),
         })

@@ -74,6 +74,32 @@ pub enum MountPointError {
     },
 }
 
+impl MountPointError {
+    /// What to do about it, where there is one thing to do that the line does not say.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NotAbsolute(_) => "write the whole path, from / on".to_owned(),
+            Self::Missing(path) => format!("make it: mkdir -p {}", path.display()),
+            Self::NotDirectory(_) | Self::NotOwner { .. } => {
+                "name an empty directory of your own".to_owned()
+            }
+            Self::NotEmpty(_) => {
+                "name an empty directory, or move what is in this one away: a mount would hide it"
+                    .to_owned()
+            }
+            Self::AlreadyMounted { path, .. } => format!(
+                "see what it is: findmnt {path}; name another directory, or: umount {path}",
+                path = path.display()
+            ),
+            Self::Forbidden { .. } => {
+                "name a directory outside of the pool and of its mounts".to_owned()
+            }
+            Self::SymbolicLink(_) | Self::Io { .. } => return None,
+        })
+    }
+}
+
 /// Who asks, and what is out of bounds.
 #[derive(Clone, Debug)]
 pub struct MountPointRules<'a> {

@@ -80,6 +80,8 @@ pub struct Coverage {
     pub regions_unreadable: u64,
     /// Blocks that belong to somebody.
     pub blocks_allocated: u64,
+    /// Who reaches each of these was looked at; a scrub does not.
+    pub accounted: bool,
     /// Of these, reached by a tree, a log or a cell.
     pub blocks_reached: u64,
     /// Of these, not reached, and waiting to be freed in the background.

@@ -2,7 +2,8 @@
 //! its checksum, and every tree that somebody hands over, down to the tags of its data.
 //!
 //! Others write meanwhile. A block whose checksum does not fit is looked at again after a checkpoint,
-//! with the map as it is then: what was being written, or was let go, is no rot. A tree is read at
+//! with the map as it is then: what was being written, or was let go, is no rot. Many are looked at
+//! after one checkpoint, so that a medium that rots everywhere is read through all the same. A tree is read at
 //! one moment, and keeps what it reaches from being given out again while it is read.
 
 use std::collections::BTreeSet;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::units::BLOCK_SIZE;
-use crate::base::{BlockAddr, EncryptionKeyId, Generation};
+use crate::base::{BlockAddr, EncryptionKeyId, Generation, SegmentId};
 use crate::block::Run;
 use crate::block::region_map::{MapRun, RegionMap};
 use crate::pool::{CutPlan, NameHashKey, Pool, PoolState, View};
@@ -30,6 +31,8 @@ use crate::verify::volume_items::volume_items;
 const READ_BLOCKS: u32 = 256;
 /// Looks at what may only be on its way, before it is called wrong.
 const LOOKS: u32 = 3;
+/// Blocks that are looked at again together.
+const SUSPECTS_MAX: usize = 1024;
 /// Longer than a superblock is under way.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
@@ -45,6 +48,13 @@ pub enum ScrubTree<'a> {
     Damaged(String),
 }
 
+/// A block that does not fit its map.
+#[derive(Clone, Copy)]
+struct Suspect {
+    region: u32,
+    block: u32,
+}
+
 /// A scrub under way.
 pub struct Scrub<'a> {
     pool: &'a Arc<Pool>,
@@ -52,6 +62,7 @@ pub struct Scrub<'a> {
     facts: Facts,
     owners: Owners,
     report: Report,
+    suspects: Vec<Suspect>,
     rotten: BTreeSet<BlockAddr>,
     locked: Vec<Owner>,
 }
@@ -67,13 +78,19 @@ impl<'a> Scrub<'a> {
         // Maps change meanwhile: what they say is compared block by block.
         let mut owners = Owners::new(pool, false);
         let facts = Facts::read(pool, &mut owners, &mut report);
-        let (rotten, locked) = (BTreeSet::new(), Vec::new());
-        Self { pool, pace, facts, owners, report, rotten, locked }
+        let (suspects, rotten, locked) = (Vec::new(), BTreeSet::new(), Vec::new());
+        Self { pool, pace, facts, owners, report, suspects, rotten, locked }
     }
 
     /// Compares every allocated block with its checksum; no key is needed. False where the pace
     /// ended it.
     pub fn blocks(&mut self) -> bool {
+        let all = self.regions();
+        self.look_again();
+        if all { true } else { self.interrupted() }
+    }
+
+    fn regions(&mut self) -> bool {
         for region in self.pool.regions() {
             let map = match self.pool.region_map(region) {
                 Ok(map) => map,
@@ -87,7 +104,7 @@ impl<'a> Scrub<'a> {
             for run in map.runs() {
                 self.report.coverage.blocks_allocated += u64::from(run.blocks);
                 if !self.run(region, &map, run) {
-                    return self.interrupted();
+                    return false;
                 }
             }
         }
@@ -178,8 +195,10 @@ impl<'a> Scrub<'a> {
                 let unchecked = crcs.iter().filter(|crc| **crc == 0).count() as u64;
                 self.report.coverage.blocks_without_checksum += unchecked;
                 self.report.coverage.blocks_checked += u64::from(blocks) - unchecked;
-                for block in map.rotten(start, &bytes) {
-                    self.look_again(region, block);
+                let rotten = map.rotten(start, &bytes).into_iter();
+                self.suspects.extend(rotten.map(|block| Suspect { region, block }));
+                if self.suspects.len() >= SUSPECTS_MAX {
+                    self.look_again();
                 }
             }
             start += blocks;
@@ -187,28 +206,51 @@ impl<'a> Scrub<'a> {
         true
     }
 
-    /// A block that does not fit its map: still so, once everything that was on its way is there?
-    fn look_again(&mut self, region: u32, block: u32) {
-        let addr = self.pool.geometry().region_start(region).plus(u64::from(block));
-        let mut segment = None;
+    /// Blocks that did not fit their maps: still so, once everything that was on its way is there?
+    fn look_again(&mut self) {
+        let mut left: Vec<_> =
+            std::mem::take(&mut self.suspects).into_iter().map(|s| (s, None)).collect();
         for _ in 0..LOOKS {
-            if is_writable(self.pool) && self.pool.checkpoint(CutPlan::default()).is_err() {
+            if left.is_empty() {
+                return;
+            }
+            // Of a pool that has just become read-only nothing is on its way any more.
+            let failed =
+                is_writable(self.pool) && self.pool.checkpoint(CutPlan::default()).is_err();
+            if failed && is_writable(self.pool) {
                 break;
             }
-            let Ok(map) = self.pool.region_map(region) else { return };
-            let mut bytes = AlignedBuf::new(BLOCK_SIZE);
-            let read = self.pool.device().read(addr.offset_bytes(), &mut bytes);
-            let fits = read.is_ok() && map.rotten(block, &bytes).is_empty();
-            let owner = map.segments().get(block as usize).copied().filter(|of| *of != 0);
-            match owner {
-                Some(of) if !fits => segment = Some(crate::base::SegmentId(of)),
-                _ => return,
-            }
+            let mut map = None;
+            left.retain_mut(|(suspect, segment)| {
+                let region = suspect.region;
+                if map.as_ref().is_none_or(|(of, _)| *of != region) {
+                    map = Some((region, self.pool.region_map(region).ok()));
+                }
+                *segment = map.as_ref().and_then(|(_, map)| self.misfit(map.as_ref()?, *suspect));
+                segment.is_some()
+            });
         }
-        if let Some(segment) = segment {
+        for (suspect, segment) in left {
+            let Some(segment) = segment else { continue };
+            let addr = self.addr(suspect);
             self.rotten.insert(addr);
             self.report.damage(Defect::Rot { addr, segment });
         }
+    }
+
+    fn addr(&self, suspect: Suspect) -> BlockAddr {
+        let first = self.pool.geometry().region_start(suspect.region);
+        first.plus(u64::from(suspect.block))
+    }
+
+    /// Whose a block is that does not fit its map as it is now.
+    fn misfit(&self, map: &RegionMap, suspect: Suspect) -> Option<SegmentId> {
+        let mut bytes = AlignedBuf::new(BLOCK_SIZE);
+        let offset = self.addr(suspect).offset_bytes();
+        let read = self.pool.device().read(offset, &mut bytes);
+        let fits = read.is_ok() && map.rotten(suspect.block, &bytes).is_empty();
+        let owner = map.segments().get(suspect.block as usize).copied().filter(|of| *of != 0);
+        owner.filter(|_| !fits).map(SegmentId)
     }
 }
 

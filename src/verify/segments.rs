@@ -16,6 +16,7 @@ pub(in crate::verify) fn check(
     owners: &mut Owners,
     report: &mut Report,
 ) {
+    report.coverage.accounted = true;
     cells(facts, uncovered, owners, report);
     let mut by_segment: BTreeMap<SegmentId, u64> = BTreeMap::new();
     let complete = owners.for_each_stretch(report, &mut |report, addr, run, reached| {

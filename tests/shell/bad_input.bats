@@ -4,6 +4,7 @@ load lib.bash
 
 setup() { make_pool; sr cluster create db; }
 teardown() { drop_pool; }
+hint() { [[ $output == *"hint: "*"$1"* ]]; } # WORDS: what the last refusal says to do
 
 @test "wrong usage ends with 2" {
     fails 2
@@ -23,8 +24,11 @@ teardown() { drop_pool; }
 
 @test "mount points that will not do" {
     fails 1 mount db "$work/missing"
+    hint "mkdir -p $work/missing"
     touch "$work/file"; fails 1 mount db "$work/file"
+    hint "empty directory"
     mkdir "$work/full"; touch "$work/full/x"; fails 1 mount db "$work/full"
+    hint "empty directory"
     ln -s "$work/m" "$work/link"; fails 1 mount db "$work/link"
     mkdir "$work/pool/inside"; fails 1 mount db "$work/pool/inside"
     sr mount db "$work/m"
@@ -32,13 +36,48 @@ teardown() { drop_pool; }
     fails 1 mount db "$work/r"
     sr cluster create other
     fails 1 mount other "$work/m"
+    hint "strongroom umount $work/m"
+    mkdir "$work/t"; mount -t tmpfs none "$work/t"
+    fails 1 mount other "$work/t"
+    umount "$work/t"
+    hint "findmnt $work/t"
 }
 
 @test "pools that are none" {
     fails 1 --pool "$work/nowhere" cluster list
     mkdir "$work/empty"; fails 1 --pool "$work/empty" cluster list
     head -c 300M /dev/zero > "$work/zeros"; fails 1 --pool "$work/zeros" cluster list
+    for command in check 'salvage --list' 'debug superblock'; do
+        # shellcheck disable=SC2086
+        fails 1 --pool "$work/nowhere" $command
+        hint "name the pool by --pool"
+    done
     fails 1 init
+}
+
+@test "what is damaged in the configuration says what to do" {
+    sr key create k1
+    fails 2 key delete k1 --after 1d
+    hint "can only be lengthened"
+    sr shutdown
+    folder=$(echo "$work"/config/pools/*)
+    for file in generation root.key; do
+        cp -p "$folder/$file" "$work/kept"
+        echo damaged > "$folder/$file"
+        fails 1 cluster list
+        hint "strongroom "
+        cp -p "$work/kept" "$folder/$file"
+    done
+    mv "$work/pool/control.sock" "$work/kept" 2> /dev/null || true
+    touch "$work/pool/control.sock"
+    fails 1 cluster list
+    hint "--socket PATH"
+    rm "$work/pool/control.sock"
+    echo 'adminGroup = "no-such-group"' > "$work/config/strongroom.toml"
+    fails 1 cluster list
+    hint "getent group"
+    rm "$work/config/strongroom.toml"
+    sr cluster list
 }
 
 @test "unknown things" {

@@ -34,6 +34,7 @@ filled() {
 @test "damage is named with cluster, snapshot, path and offset; the rest is read, and the file can be deleted" {
     filled
     sr scrub | grep -qx clean
+    sr scrub --json | jq -e 'has("blocksReached") | not' > /dev/null
     fails 1 check
     sr shutdown
     sr check | grep -qx clean

@@ -67,6 +67,15 @@ has_room() { [ "$(free_bytes)" -gt $(($1 << 20)) ]; }
     fill "$work/m/a" 50
     sum=$(sha256sum < "$work/m/a")
     fails 2 pool grow --size 100M
+    [[ $output == *"hint: name a --size above $((700 << 20))"* ]]
+    if ! truncate -s 100T "$work/large" 2> /dev/null; then
+        fails 1 pool grow --size 100T
+        [[ $output == *"file too large for this filesystem"*"hint: choose a smaller --size"* ]]
+    fi
+    fails 2 pool grow --size 1000000T
+    [[ $output == *"no pool can be that large"* ]]
+    [ "$(sr status --json | jq -r .pool.state)" = ok ]
+    rm -f "$work/large"
     sr shutdown
     sr mount db "$work/m"
     [ "$(sha256sum < "$work/m/a")" = "$sum" ]

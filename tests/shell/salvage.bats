@@ -66,7 +66,9 @@ filled() {
     [ "$(stat -c %a "$work/out")" = 700 ]
     [ "$(jq '.lost | length' "$work/told")" = 0 ]
     jq -e . "$work/out/salvage-report.json" > /dev/null
-    fails 2 salvage "$work/out"
+    fails 1 salvage "$work/out" --json
+    [[ $output == *'"code":"file-exists"'* ]]
+    fails 1 salvage "$work/out/salvage-report.json"
     fails 2 salvage "$STRONGROOM_POOL/inside"
     [ ! -e "$STRONGROOM_POOL/inside" ]
     fails 2 salvage
@@ -112,6 +114,43 @@ filled() {
     touch -d '1999-01-01 00:00:01.5' "$work/out/clusters/db"
     same "$work/want" "$work/out/clusters/db"
     [ "$(cat "$work/out/clusters/secret/file")" = hidden ]
+}
+
+@test "snapshots that nobody asked for are told, those of deleted clusters too" {
+    POOL_SIZE=256M make_pool
+    sr cluster create db
+    sr cluster create gone
+    sr mount gone "$work/m"; echo words > "$work/m/file"
+    id=$(take gone)
+    sr umount gone
+    sr cluster delete gone --yes
+    other=$(take db)
+    sr shutdown
+    sr salvage --list > "$work/told"
+    grep -qx "snapshot $id of gone, which was deleted: not asked for" "$work/told"
+    grep -qx "snapshot $other of db: not asked for" "$work/told"
+    note="2 snapshots were not asked for, 1 of them of deleted clusters: --snapshot ID copies one"
+    grep -qxF "note: $note" "$work/told"
+    sr salvage "$work/out" | grep -qxF "note: $note"
+    sr salvage "$work/one" --snapshot "$id" > "$work/told"
+    ! grep -q "not asked for" "$work/told"
+    [ "$(cat "$work/one/snapshots/$id/file")" = words ]
+}
+
+@test "where nothing can be read, check and salvage say so and do not send in a circle" {
+    filled
+    sr umount --all
+    sr shutdown
+    # Both copies of the catalog's root, in the newest state and in the one before.
+    sr debug node --json | jq -r '.results[] | .addr, (.second // empty)' | while read -r block; do
+        dd if=/dev/urandom of="$STRONGROOM_POOL/pool.img" bs=4096 seek="$block" count=4 conv=notrunc status=none
+    done
+    fails 4 check
+    [[ $output != *"strongroom check"* && $output == *"strongroom salvage DEST"* ]]
+    fails 4 salvage --list
+    [[ $output == *"no tree can be copied"* && $output != *"what is above"* ]]
+    fails 4 salvage "$work/out"
+    [[ $output == *"no tree was copied"* ]]
 }
 
 @test "a key that is disabled keeps its cluster out of the copy, and the rest is copied" {

@@ -41,9 +41,13 @@ pub struct Checked {
     pub regions: u64,
     pub regions_unreadable: u64,
     pub blocks_allocated: u64,
-    pub blocks_reached: u64,
-    pub blocks_awaiting_free: u64,
-    pub blocks_uncovered: u64,
+    /// Absent, as are the two behind it, where it was not looked at: a scrub does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks_reached: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks_awaiting_free: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks_uncovered: Option<u64>,
     pub blocks_checked: u64,
     pub blocks_authenticated: u64,
     pub trees: Vec<CheckedTree>,

@@ -86,6 +86,24 @@ fn rot_is_named_in_the_head_and_in_the_snapshot_and_everything_else_goes_on() {
 }
 
 #[test]
+fn many_rotten_blocks_take_few_checkpoints() {
+    let world = World::new();
+    filled(&world);
+    let middle = data_block(&world.service);
+    let blocks = 100;
+    for addr in (0..blocks).map(|n| middle.plus(n)) {
+        world.device.corrupt(addr.get() * BLOCK_SIZE_U64 + 5, 1);
+    }
+    let pool = world.service.pool();
+    let before = pool.generation().get();
+    let report = scrub(&world, &ScrubWhat::All);
+    assert_eq!(report.findings.len() as u64, blocks, "{:#?}", report.findings);
+    assert!(report.findings.iter().all(|f| f.hits.len() == 2), "in the head and in the snapshot");
+    let made = pool.generation().get() - before;
+    assert!(made < 10, "{made} checkpoints");
+}
+
+#[test]
 fn a_bad_copy_is_written_anew() {
     let world = World::new();
     filled(&world);

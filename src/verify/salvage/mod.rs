@@ -103,7 +103,37 @@ impl Survey {
                 self.one(&[snapshot], false, places.as_mut(), keys, &mut report);
             }
         }
+        if all {
+            self.say_unasked(destination.is_none(), &mut report);
+        }
         report
+    }
+
+    /// Snapshots that nobody asked for: how many; which, where it is only asked what there is.
+    fn say_unasked(&self, list: bool, report: &mut Report) {
+        let headless = self.headless();
+        // What a catalog that is not whole does not list need not have been deleted.
+        let deleted =
+            |s: &Found| self.is_whole() && headless.iter().any(|(id, _)| *id == s.cluster);
+        let unasked = self.snapshots.iter().map(|snapshot| Copied {
+            state: Fate::Unasked,
+            cluster_deleted: deleted(snapshot),
+            ..begun(snapshot)
+        });
+        let stands_in = |s: &Copied| report.results.iter().any(|r| r.snapshot_id == s.snapshot_id);
+        let unasked: Vec<Copied> = unasked.filter(|snapshot| !stands_in(snapshot)).collect();
+        let of_deleted = unasked.iter().filter(|snapshot| snapshot.cluster_deleted).count();
+        let (what, were) = match unasked.len() {
+            0 => return,
+            1 => ("1 snapshot".to_owned(), "was"),
+            n => (format!("{n} snapshots"), "were"),
+        };
+        let of = match of_deleted {
+            0 => String::new(),
+            n => format!(", {n} of them of deleted clusters"),
+        };
+        report.notes.push(format!("{what} {were} not asked for{of}: --snapshot ID copies one"));
+        report.results.extend(unasked.into_iter().filter(|_| list));
     }
 
     fn describe(&self, report: &mut Report) {
@@ -340,6 +370,7 @@ fn begun(found: &Found) -> Copied {
         owner: found.owner.to_string(),
         cluster_name: found.cluster_name.to_string(),
         snapshot_id: found.snapshot().map(|id| id.to_string()),
+        cluster_deleted: false,
         state: Fate::Unreadable,
         why: None,
         directory: None,

@@ -70,6 +70,8 @@ pub enum Fate {
     Refused,
     /// It cannot be opened.
     Unreadable,
+    /// A snapshot that nobody asked for.
+    Unasked,
 }
 
 /// One tree, and what was copied of it.
@@ -82,6 +84,9 @@ pub struct Copied {
     pub cluster_name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot_id: Option<String>,
+    /// Of a snapshot that nobody asked for.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub cluster_deleted: bool,
     pub state: Fate,
     /// Why it was refused or cannot be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
