@@ -26,6 +26,14 @@ pub(in crate::service) struct Record {
     gid: u32,
 }
 
+/// One that is recorded, and not there.
+#[derive(Clone, Debug)]
+pub(in crate::service) struct Absent {
+    record: Record,
+    /// Why it was not made again, where that was tried.
+    why: Option<String>,
+}
+
 #[derive(Default, Serialize, Deserialize)]
 struct Records {
     version: u32,
@@ -62,11 +70,11 @@ impl Service {
         self.write_with(&mut absent);
     }
 
-    fn write_with(&self, absent: &mut Vec<Record>) {
+    fn write_with(&self, absent: &mut Vec<Absent>) {
         let mut mounts: Vec<Record> =
             self.mounts.lock().iter().map(|(_, entry)| Record::of(entry)).collect();
-        absent.retain(|old| mounts.iter().all(|new| new.mountpoint != old.mountpoint));
-        mounts.extend(absent.iter().cloned());
+        absent.retain(|old| mounts.iter().all(|new| new.mountpoint != old.record.mountpoint));
+        mounts.extend(absent.iter().map(|old| old.record.clone()));
         self.put_records(&Records { version: VERSION, mounts });
     }
 
@@ -74,7 +82,7 @@ impl Service {
     pub(in crate::service) fn record_ended(&self, entry: &Entry, forget: bool) {
         let mut absent = self.records.lock();
         if !forget {
-            absent.push(Record::of(entry));
+            absent.push(Absent { record: Record::of(entry), why: None });
         }
         self.write_with(&mut absent);
     }
@@ -118,21 +126,22 @@ impl Service {
 
     /// Takes in what an earlier run recorded.
     pub(in crate::service) fn load_records(&self) {
-        *self.records.lock() = self.read_records();
+        let absent = |record| Absent { record, why: None };
+        *self.records.lock() = self.read_records().into_iter().map(absent).collect();
     }
 
     /// What is not mounted, and was to be mounted at the next start, is not: it was unmounted by
     /// name.
     pub(in crate::service) fn forget_absent(&self, meant: impl Fn(Subject, &[u8]) -> bool) {
         let mut absent = self.records.lock();
-        absent.retain(|r| !meant(r.subject(), &r.mountpoint));
+        absent.retain(|a| !meant(a.record.subject(), &a.record.mountpoint));
         self.write_with(&mut absent);
     }
 
     /// A deleted cluster's head is not mounted again.
     pub(in crate::service) fn forget_records_of(&self, cluster: ClusterId) {
         let mut absent = self.records.lock();
-        absent.retain(|r| r.cluster != cluster.0 || r.snapshot.is_some());
+        absent.retain(|a| a.record.cluster != cluster.0 || a.record.snapshot.is_some());
         self.write_with(&mut absent);
     }
 
@@ -142,7 +151,8 @@ impl Service {
     #[must_use]
     pub fn remount(&self) -> Vec<(PathBuf, ServiceError)> {
         // All stay recorded until they are there: a crash in the middle loses none.
-        let recorded = self.records.lock().clone();
+        let recorded: Vec<Record> =
+            self.records.lock().iter().map(|absent| absent.record.clone()).collect();
         let mut failed = Vec::new();
         for record in recorded {
             let place = PathBuf::from(OsString::from_vec(record.mountpoint.clone()));
@@ -156,11 +166,42 @@ impl Service {
                 }
                 Err(error) => {
                     log::error!("'{}' was not mounted again: {error}", place.display());
+                    self.note_why(&record, &error);
                     failed.push((place, error));
                 }
             }
         }
         failed
+    }
+
+    fn note_why(&self, record: &Record, error: &ServiceError) {
+        let why = error.to_string();
+        let mut absent = self.records.lock();
+        if let Some(absent) = absent.iter_mut().find(|absent| absent.record == *record) {
+            absent.why = Some(why);
+        }
+    }
+
+    /// What to do about the mounts that could not be made again, a line each.
+    pub(in crate::service) fn mounts_not_made_again(&self) -> Vec<String> {
+        let absent = self.records.lock().clone();
+        let told = |Absent { record, why }: Absent| {
+            let (why, subject) = (why?, record.subject());
+            let again = match subject {
+                Subject::Snapshot(id) => format!("restore {id}"),
+                Subject::Cluster(id) => {
+                    let clusters = self.catalog.clusters().ok()?;
+                    format!("mount {}", clusters.into_iter().find(|c| c.id == id)?.name)
+                }
+            };
+            let place = PathBuf::from(OsString::from_vec(record.mountpoint));
+            let place = place.display();
+            Some(format!(
+                "{place} was not mounted again: {why}; once that is mended: strongroom {again} \
+                 {place}; where it is wanted no more: strongroom umount {place}"
+            ))
+        };
+        absent.into_iter().filter_map(told).collect()
     }
 
     fn mount_again(&self, record: &Record, mountpoint: PathBuf) -> Result<(), ServiceError> {
