@@ -18,6 +18,9 @@ pub enum SizeError {
     /// A retention beyond [`RETENTION_DAYS_MAX`].
     #[error("nothing can be kept for {0}: the longest retention is {RETENTION_DAYS_MAX}d")]
     Retention(String),
+    /// Less than a second: it would be gone at once.
+    #[error("what is kept for {0} is gone at once: the shortest retention is 1s")]
+    NoRetention(String),
 }
 
 fn split(text: &str) -> Option<(u64, &str)> {
@@ -66,7 +69,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, SizeError> {
 /// How long something is kept.
 ///
 /// # Errors
-/// [`SizeError::Duration`], [`SizeError::Retention`]
+/// [`SizeError::Duration`], [`SizeError::Retention`], [`SizeError::NoRetention`]
 pub fn parse_retention(text: &str) -> Result<Duration, SizeError> {
     parse_duration(text).and_then(check_retention)
 }
@@ -74,10 +77,13 @@ pub fn parse_retention(text: &str) -> Result<Duration, SizeError> {
 /// That something can be kept for so long.
 ///
 /// # Errors
-/// [`SizeError::Retention`]
+/// [`SizeError::Retention`], [`SizeError::NoRetention`]
 pub fn check_retention(retain: Duration) -> Result<Duration, SizeError> {
     if retain > Duration::from_secs(RETENTION_DAYS_MAX * 86_400) {
         return Err(SizeError::Retention(format_duration(retain)));
+    }
+    if retain.as_secs() == 0 {
+        return Err(SizeError::NoRetention(format_duration(retain)));
     }
     Ok(retain)
 }
@@ -131,6 +137,10 @@ mod tests {
         assert_eq!(parse_duration("7d"), Ok(Duration::from_secs(604_800)));
         assert_eq!(parse_duration("0"), Ok(Duration::ZERO));
         assert!(parse_duration("7").is_err() && parse_duration("d").is_err());
+        assert_eq!(parse_retention("1s"), Ok(Duration::from_secs(1)));
+        for nothing in ["0", "0d", "999ms"] {
+            assert!(matches!(parse_retention(nothing), Err(SizeError::NoRetention(_))));
+        }
         assert_eq!(format_size(1536), "1.5 KiB");
         assert_eq!(format_duration(Duration::from_secs(604_800)), "7d");
     }

@@ -88,6 +88,17 @@ impl Generation {
     }
 }
 
+/// How a pool that was put back stands to what was seen of it. Where its number is no smaller, it
+/// is not an earlier state but one of a history that was given up: a rollback was accepted since.
+#[must_use]
+pub fn put_back(found: u64, seen: u64) -> String {
+    if found < seen {
+        format!("{found}, and {seen} was seen before")
+    } else {
+        format!("{found}, and another history of this pool was accepted since")
+    }
+}
+
 impl SegmentId {
     /// The segment of the pool's own blocks: catalog nodes.
     pub const POOL: Self = Self(1);

@@ -2,6 +2,7 @@
 //! it hits, what was covered, what to do next.
 
 use crate::base::ProblemCode;
+use crate::base::units::put_back;
 use crate::cli::context::{Context, Outcome};
 use crate::cli::inspect;
 use crate::cli::output::next_steps;
@@ -48,9 +49,8 @@ fn end(context: &Context, checked: &Checked) -> Outcome {
             .with_hint("what to do next stands in the report"));
     }
     let Some(back) = &checked.rolled_back else { return Ok(()) };
-    let (found, seen) = (back.generation, back.seen_generation);
-    let detail =
-        format!("{pool}: at checkpoint {found}, and {seen} was seen before: it was put back");
+    let stands = put_back(back.generation, back.seen_generation);
+    let detail = format!("{pool}: at checkpoint {stands}: it was put back");
     Err(Problem::new(ProblemCode::PoolRolledBack, detail).with_hint(
         "bring the newest copy back, or accept it with `strongroom daemon --accept-rollback`",
     ))
@@ -70,8 +70,8 @@ fn text(c: &Checked) -> String {
         lines.push(format!("and {} more findings", c.findings_left_out));
     }
     if let Some(back) = &c.rolled_back {
-        let (found, seen) = (back.generation, back.seen_generation);
-        lines.push(format!("put back: at checkpoint {found}, and {seen} was seen before"));
+        let stands = put_back(back.generation, back.seen_generation);
+        lines.push(format!("put back: at checkpoint {stands}"));
     }
     for tree in c.trees.iter().filter(|t| t.state == "locked") {
         let ids = tree.encryption_key_ids.join(", ");

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::base::ProblemCode;
+use crate::base::units::put_back;
 use crate::cli::args::DebugCommand;
 use crate::cli::context::{Context, Outcome};
 use crate::cli::offline::{config_dir, problem};
@@ -47,9 +48,8 @@ pub(in crate::cli) fn opened<T>(
 fn warn(context: &Context, opened: &Inspection) {
     opened.warnings().iter().for_each(|warning| context.out.warn(warning));
     if let Some(RolledBack { found, seen }) = opened.rolled_back() {
-        let text = format!(
-            "the pool was put back: it stands at checkpoint {found}, and {seen} was seen before"
-        );
+        let stands = put_back(found.get(), seen.get());
+        let text = format!("the pool was put back: it stands at checkpoint {stands}");
         context.out.warn(&text);
     }
 }

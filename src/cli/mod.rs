@@ -93,8 +93,11 @@ fn usage(error: &clap::Error, json: bool) -> ExitCode {
         _ => {
             if json {
                 let text = error.render().to_string();
-                let first = text.lines().next().unwrap_or_default();
-                let detail = first.strip_prefix("error: ").unwrap_or(first);
+                // Up to the blank line before the usage: what is missing may stand in lines of its own.
+                let lines: Vec<&str> =
+                    text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+                let joined = lines.join(" ");
+                let detail = joined.strip_prefix("error: ").unwrap_or(&joined);
                 let problem =
                     Problem::new(ProblemCode::Usage, detail).with_hint("strongroom --help");
                 Output::bare(true).problem(&problem);

@@ -41,6 +41,7 @@ struct Made {
 
 pub(in crate::cli) fn init(context: &Context, init: Init) -> Outcome {
     context.places.check_socket()?;
+    refuse_beside_a_daemon(context)?;
     let secret = match init.root_secret {
         None => NewSecret::File(None),
         Some(SecretSpec::File(path)) => NewSecret::File(Some(path)),
@@ -83,6 +84,23 @@ pub(in crate::cli) fn init(context: &Context, init: Init) -> Outcome {
     }
     context.out.warn_of(&reply.warnings);
     Ok(())
+}
+
+/// A daemon whose pool was removed serves it still: a new one in its place would look like that one.
+fn refuse_beside_a_daemon(context: &Context) -> Outcome {
+    let path = &context.places.pool;
+    // What is there is refused for itself.
+    if crate::device::locate(path).is_ok() {
+        return Ok(());
+    }
+    let Ok(status) = context.client().get::<Status>("/v1/status") else { return Ok(()) };
+    if Path::new(&status.pool.path) != path {
+        return Ok(());
+    }
+    let (pid, id, place) = (status.pid, status.pool.id, path.display());
+    let detail = format!("a daemon (process {pid}) serves the pool {id} that stood at {place}");
+    Err(Problem::new(ProblemCode::PoolBusy, detail)
+        .with_hint("copy out what it has mounted, then: strongroom shutdown --force"))
 }
 
 fn made_text(made: &Made) -> String {

@@ -1,5 +1,7 @@
 //! `status`, `shutdown`, `pool ...`, `root-secret ...`
 
+use serde::Serialize;
+
 use crate::base::ProblemCode;
 use crate::base::size::format_size;
 use crate::cli::args::{PoolCommand, RootSecretCommand};
@@ -7,13 +9,13 @@ use crate::cli::clusters::cluster_table;
 use crate::cli::context::{Context, Outcome};
 use crate::cli::dead_mounts::{self, dead_table};
 use crate::cli::keys::{key_table, not_backed_up};
-use crate::cli::output::{facts, next_steps, or_dash, table};
+use crate::cli::output::{self, facts, next_steps, or_dash, table};
 use crate::cli::words::SecretSpec;
 use crate::cli::{offline, passphrase, start};
 use crate::control::Problem;
 use crate::control::types::{
-    AddRootSecret, Empty, GrowPool, List, Mount, Pool, PoolState, RemoveRootSecret, RootSecret,
-    Shutdown, Status,
+    AddRootSecret, DeadMount, Empty, GrowPool, List, Mount, Pool, PoolState, RemoveRootSecret,
+    RootSecret, Shutdown, Status,
 };
 
 pub(in crate::cli) fn status(context: &Context, refresh: bool) -> Outcome {
@@ -33,20 +35,30 @@ pub(in crate::cli) fn status(context: &Context, refresh: bool) -> Outcome {
     Ok(())
 }
 
+/// What `status --json` prints where there is no daemon.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NotRunning {
+    dead_mounts: Vec<DeadMount>,
+    next_steps: Vec<String>,
+}
+
 /// A daemon makes its mounts again when it starts, so that is the next step with dead mounts, too.
 fn not_running(context: &Context, problem: Problem) -> Outcome {
-    if !context.out.json {
+    let dead_mounts = dead_mounts::find();
+    let again =
+        (!dead_mounts.is_empty()).then(|| "a daemon that starts makes its mounts again".to_owned());
+    let next_steps = again.into_iter().chain(dead_mounts::next_steps(&dead_mounts)).collect();
+    let found = NotRunning { dead_mounts, next_steps };
+    let text = |found: &NotRunning| {
         let mut parts = vec!["daemon: not running".to_owned()];
-        let dead = dead_mounts::find();
-        if !dead.is_empty() {
-            parts.push(dead_table(&dead));
-            let again = "a daemon that starts makes its mounts again".to_owned();
-            let steps: Vec<String> =
-                std::iter::once(again).chain(dead_mounts::next_steps(&dead)).collect();
-            parts.extend(next_steps(&steps));
+        if !found.dead_mounts.is_empty() {
+            parts.push(dead_table(&found.dead_mounts));
         }
-        context.out.print(&parts.join("\n\n"))?;
-    }
+        parts.extend(output::next_steps(&found.next_steps));
+        parts.join("\n\n")
+    };
+    context.out.print(&context.out.rendered(&found, text))?;
     let pool = context.places.pool.display();
     Err(problem.with_hint(format!("strongroom --pool {pool} daemon")))
 }

@@ -318,6 +318,11 @@ impl Api for DaemonApi {
 
     fn delete_key(&self, call: &Call<'_>, id: &EncryptionKeyId, r: DeleteKey) -> Reply<Key> {
         self.audit.record(call, "key.delete", id.as_str(), || {
+            if let Some(other) = r.force.as_ref().filter(|named| *named != id) {
+                let detail = format!("--force names the key '{other}', and '{id}' is to go");
+                return Err(told::usage(detail)
+                    .with_hint(format!("name it again: strongroom key delete {id} --force {id}")));
+            }
             let deleted = self.service.delete_key(id, r.after, r.force.as_ref());
             deleted.map(told::key).map_err(told::problem)
         })
@@ -357,8 +362,10 @@ impl Api for DaemonApi {
             // What the device holds decides, and only opening reads it (docs/decisions/031).
             let (uid, pid) = (call.peer.uid, call.peer.pid);
             log::warn!("ends to be started again: resume by user {uid} (process {pid})");
-            self.audit
-                .record(call, "pool.resume", "", || self.ender.end_and_wait(End::resuming()))?;
+            self.audit.record(call, "pool.resume", "", || {
+                self.service.check_may_end().map_err(told::problem)?;
+                self.ender.end_and_wait(End::resuming())
+            })?;
         }
         Ok(told::pool(status))
     }
@@ -390,6 +397,9 @@ impl Api for DaemonApi {
     fn shutdown(&self, call: &Call<'_>, r: Shutdown) -> Reply<()> {
         log::info!("shutdown asked for by user {} (process {})", call.peer.uid, call.peer.pid);
         self.audit.record(call, "shutdown", &forced(String::new(), r.force), || {
+            if !r.force {
+                self.service.check_may_end().map_err(told::problem)?;
+            }
             self.ender.end_and_wait(End::asked(r.force))
         })
     }

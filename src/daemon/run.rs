@@ -26,6 +26,9 @@ use crate::sys::own_directory::{NotOwn, Others, OwnDirectory};
 use crate::sys::signals::{Signals, Told};
 use crate::sys::threads::JoinHandle;
 
+/// What to do where a pool stood and does not stand any more.
+const POOL_GONE: &str = "mount the disk that holds it, or bring it back from a copy; only where it \
+                         is given up: strongroom init";
 /// Bytes of a recovery key's file.
 const RECOVERY_FILE_BYTES_MAX: u64 = 4096;
 
@@ -201,9 +204,15 @@ fn open(
     let opened = |e: ServiceError| told::problem(e.while_doing(options.places.pool.display()));
     let device = device::open(&options.places.pool, Mode::ReadWrite).map_err(|e| {
         let problem = opened(e.into());
-        match problem.code {
-            ProblemCode::PoolNotFound => problem.with_hint("make one: strongroom init"),
-            ProblemCode::PoolBusy => problem.with_hint("strongroom status shows who serves it"),
+        match (problem.code, config.pool_known_at(&options.places.pool)) {
+            (ProblemCode::PoolNotFound, Some(id)) => {
+                let detail = format!("{}, and the pool {id} stood there", problem.detail);
+                Problem::new(problem.code, detail).with_hint(POOL_GONE)
+            }
+            (ProblemCode::PoolNotFound, None) => problem.with_hint("make one: strongroom init"),
+            (ProblemCode::PoolBusy, _) => {
+                problem.with_hint("strongroom status shows who serves it")
+            }
             _ => problem,
         }
     })?;

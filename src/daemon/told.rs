@@ -231,9 +231,10 @@ pub(in crate::daemon) fn status(s: told::Status, more_warnings: &[String]) -> wi
         last_checkpoint_at: Some(s.last_checkpoint_at),
         keys_not_backed_up: s.keys_not_backed_up,
         warnings,
-        next_steps: Vec::new(),
+        next_steps: s.next_steps,
     };
-    status.next_steps = next_steps::of(&status);
+    let of_states = next_steps::of(&status);
+    status.next_steps.extend(of_states);
     status
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::device::{Device, DeviceError, DeviceInfo};
+use crate::device::{Device, DeviceError, DeviceInfo, Standing};
 
 /// What passed through a [`Counted`] device so far; failed requests count too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,6 +105,9 @@ impl Device for Counted {
     }
     fn grow(&self, new_size: u64) -> Result<(), DeviceError> {
         self.inner.grow(new_size)
+    }
+    fn standing(&self) -> Standing {
+        self.inner.standing()
     }
     fn describe(&self) -> DeviceInfo {
         self.inner.describe()

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::device::{Device, DeviceError, DeviceInfo, Operation};
+use crate::device::{Device, DeviceError, DeviceInfo, Operation, Standing};
 use crate::sys::sync::{Mutex, Rank};
 
 /// How a request fails.
@@ -128,6 +128,9 @@ impl Device for Faulty {
     fn grow(&self, new_size: u64) -> Result<(), DeviceError> {
         self.gate(Operation::Grow, 0)?;
         self.inner.grow(new_size)
+    }
+    fn standing(&self) -> Standing {
+        self.inner.standing()
     }
     fn describe(&self) -> DeviceInfo {
         self.inner.describe()

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::counters;
 use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64};
-use crate::device::{Device, DeviceError, DeviceInfo, DeviceKind, Operation, check_range};
+use crate::device::{
+    Device, DeviceError, DeviceInfo, DeviceKind, Operation, Standing, check_range,
+};
 use crate::sys::own_directory::{NotOwn, Others, OwnDirectory};
 use crate::sys::{AlignedBuf, file_io};
 
@@ -293,6 +295,15 @@ impl Device for FileDevice {
         Ok(())
     }
 
+    fn standing(&self) -> Standing {
+        match file_io::is_at(&self.fd, &self.info.path) {
+            Ok((true, _)) | Err(_) => Standing::InPlace,
+            // A device outlives its node.
+            Ok((false, 0)) if self.info.kind != DeviceKind::BlockDevice => Standing::Removed,
+            Ok((false, _)) => Standing::Moved,
+        }
+    }
+
     fn describe(&self) -> DeviceInfo {
         self.info.clone()
     }
@@ -326,6 +337,25 @@ mod tests {
         assert!(open(&path, Mode::ReadOnly).is_ok());
         drop(writer);
         assert!(open(&path, Mode::ReadWrite).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_is_moved_replaced_or_removed_under_the_device_is_found_out() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["pool", "a.img"] {
+            let device = create(&dir.path().join(name), Some(1 << 20)).unwrap();
+            let path = device.describe().path;
+            let away = dir.path().join("away");
+            assert_eq!(device.standing(), Standing::InPlace);
+            fs::rename(&path, &away).unwrap();
+            assert_eq!(device.standing(), Standing::Moved);
+            fs::write(&path, b"another").unwrap();
+            assert_eq!(device.standing(), Standing::Moved);
+            fs::rename(&away, &path).unwrap();
+            assert_eq!(device.standing(), Standing::InPlace);
+            fs::remove_file(&path).unwrap();
+            assert_eq!(device.standing(), Standing::Removed);
+        }
     }
 
     #[test]

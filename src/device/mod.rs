@@ -25,7 +25,7 @@ use crate::base::units::BLOCK_SIZE_U64;
 
 pub use error::{DeviceError, Operation};
 pub use file::{IMAGE_NAME, Mode, create, locate, open};
-pub use signature::{Found, find_signature};
+pub use signature::{Found, POOL_SIGNATURE, find_signature};
 
 /// Storage in blocks of 4 KiB. Offsets and lengths are in bytes and multiples of 4096; anything
 /// else is [`DeviceError::OutOfRange`]. Buffers aligned to 4096 bytes go to the medium without a
@@ -71,8 +71,23 @@ pub trait Device: Send + Sync {
     /// [`DeviceError::CutShort`]. Where it cannot be made durable, one of [`Operation::Flush`]: that of
     /// a failed flush, whatever failed it.
     fn grow(&self, new_size: u64) -> Result<(), DeviceError>;
+    /// Whether its path still leads to it.
+    fn standing(&self) -> Standing {
+        Standing::InPlace
+    }
     /// What stands beneath, for people.
     fn describe(&self) -> DeviceInfo;
+}
+
+/// How what is open stands to the path by which it was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// The path leads to it, or nobody can say.
+    InPlace,
+    /// The path leads to something else, or nowhere; it has another name.
+    Moved,
+    /// It has no name any more: it goes when it is closed.
+    Removed,
 }
 
 /// What a device is.

@@ -15,9 +15,12 @@ pub enum Found {
     Unknown,
 }
 
+/// What a pool is called.
+pub const POOL_SIGNATURE: &str = "a strongroom pool";
+
 /// (name, offset in bytes, magic), as blkid(8) and the formats' own documents have them.
 const KNOWN: &[(&str, usize, &[u8])] = &[
-    ("strongroom pool", 0, b"\x89SRM\r\n\x1a\n"),
+    (POOL_SIGNATURE, 0, b"\x89SRM\r\n\x1a\n"),
     ("LUKS", 0, b"LUKS\xba\xbe"),
     ("xfs", 0, b"XFSB"),
     ("squashfs", 0, b"hsqs"),

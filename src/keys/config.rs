@@ -61,7 +61,7 @@ impl ConfigDir {
     /// The pool that stood at a place when it was last opened; `None`: none is known to have.
     #[must_use]
     pub fn pool_known_at(&self, place: &Path) -> Option<PoolId> {
-        let place = place.canonicalize().ok()?;
+        let place = place.canonicalize().unwrap_or_else(|_| place.to_owned());
         let folders = fs::read_dir(self.root.join("pools")).ok()?;
         folders.flatten().find_map(|folder| {
             let id: PoolId = folder.file_name().to_str()?.parse().ok()?;

@@ -4,12 +4,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::cursor::DecodeError;
+use crate::base::units::put_back;
 use crate::base::{EncryptionKeyId, KeyAnswer, KeyState, ProblemCode, Timestamp};
 use crate::crypto::KdfError;
 
 /// What to do where what opens is older than what was last seen.
 pub const ROLLED_BACK: &str =
     "bring the newest copy back, or accept this one: strongroom daemon --accept-rollback";
+
+/// What to do where the keyring is not there, or is damaged.
+const KEYRING_LOST: &str = "bring the keyring back from a backup: strongroom config restore FILE";
 
 /// An error of this room. No variant carries key material.
 #[derive(Debug, thiserror::Error)]
@@ -181,7 +185,7 @@ pub enum KeysError {
         now: Timestamp,
     },
     /// The pool is older than what was last seen of it.
-    #[error("the pool is at generation {found}; {seen} was seen before")]
+    #[error("the pool is at generation {}", put_back(*found, *seen))]
     PoolRolledBack {
         /// Generation of the pool.
         found: u64,
@@ -406,6 +410,9 @@ impl KeysError {
                 "a deleted key does not come back; what only it opened is unrecoverable".to_owned()
             }
             Self::Denied { .. } => "ask the key's owner to grant access, then try again".to_owned(),
+            Self::Unreachable { id, .. } if id.local_name().is_some() => {
+                format!("{KEYRING_LOST}, the daemon shut down")
+            }
             Self::Unreachable { .. } => {
                 "try again when the provider can be reached; nothing is lost".to_owned()
             }
@@ -434,7 +441,7 @@ impl KeysError {
             Self::KeyringMissing { .. }
             | Self::KeyringSecret { .. }
             | Self::KeyringCorrupt { .. } => {
-                "bring it back from a backup: strongroom config restore FILE".to_owned()
+                KEYRING_LOST.to_owned()
             }
             Self::KeyringRolledBack { .. } | Self::PoolRolledBack { .. } => {
                 ROLLED_BACK.to_owned()
@@ -500,6 +507,14 @@ mod tests {
         let error = KeysError::AnotherKey { id: id.clone(), expected: [1; 16], found: [2; 16] };
         assert_eq!(error.problem().exit_status(), 3);
         assert!(error.to_string().contains(&"01".repeat(16)));
+        let unreachable = |id: &str| {
+            KeysError::Unreachable { id: id.parse().unwrap(), reason: "x".into() }.hint()
+        };
+        assert!(unreachable("local://k1").unwrap().contains("strongroom config restore FILE"));
+        assert!(unreachable("aws-kms://k1").unwrap().contains("try again"));
+        let put_back = |found, seen| KeysError::PoolRolledBack { found, seen }.to_string();
+        assert_eq!(put_back(76, 77), "the pool is at generation 76, and 77 was seen before");
+        assert!(put_back(77, 76).contains("another history"), "{}", put_back(77, 76));
         let error = KeysError::UnknownScheme { id, scheme: "x".into(), available: "local".into() };
         assert_eq!(error.problem().exit_status(), 2);
     }

@@ -1,6 +1,7 @@
 //! What can go wrong with a pool.
 
 use crate::base::size::format_size;
+use crate::base::units::put_back;
 use crate::base::{BlockAddr, Generation};
 use crate::block::BlockError;
 use crate::device::DeviceError;
@@ -56,7 +57,7 @@ pub enum PoolError {
         found: u64,
     },
     /// The pool is older than what was last seen of it.
-    #[error("the pool is at generation {found}, and {remembered} was seen before")]
+    #[error("the pool is at generation {}", put_back(found.get(), remembered.get()))]
     RolledBack {
         /// What the superblock states.
         found: Generation,

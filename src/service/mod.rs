@@ -22,6 +22,7 @@ mod expiry;
 mod heads;
 mod key_ops;
 mod keyring;
+mod losses;
 mod mount_ops;
 pub mod mounts;
 pub mod inspect;
@@ -76,6 +77,8 @@ pub struct Service {
     /// No other process changes what stands in `config`.
     _claim: ConfigClaim,
     pool_path: PathBuf,
+    /// The recovery key was at hand when the pool was opened.
+    by_recovery_key: bool,
     engine_key: EngineKey,
     anchor_key: AnchorKey,
     mounter: Arc<dyn Mounter>,

@@ -28,10 +28,19 @@ const PASSPHRASE_NAME: &str = "";
 /// Bytes at the front of a device that are cleared with `--wipe`: all superblock copies.
 const WIPE_BYTES: usize = 4 << 20;
 
-/// Something of worth may stand there.
+/// What to do where a pool stands already.
+const USE_IT: &str = "use it as it is, or choose another place: --pool PATH";
+/// Filesystems that a reboot empties.
+const IN_MEMORY: &[&str] = &["tmpfs", "ramfs"];
+
+/// Something of worth may stand there; a pool of ours does.
 fn in_use(path: &Path, what: &str) -> ServiceError {
+    let hint = match what {
+        device::POOL_SIGNATURE => USE_IT.to_owned(),
+        _ => format!("to overwrite it: --wipe {}", path.display()),
+    };
     ServiceError::new(ProblemCode::PoolExists, format!("{} holds {what}", path.display()))
-        .with_hint(format!("to overwrite it: --wipe {}", path.display()))
+        .with_hint(hint)
 }
 
 /// An error of a pool, with its place.
@@ -219,6 +228,9 @@ fn check_wipe(new: &NewPool) -> Result<(), ServiceError> {
 fn make_device(new: &NewPool, made: &mut Made) -> Result<Arc<dyn Device>, ServiceError> {
     let there = std::fs::metadata(&new.path).ok();
     let on_block_device = there.as_ref().is_some_and(|m| m.file_type().is_block_device());
+    if there.is_none() && is_for_devices(&new.path) {
+        return Err(no_such_device(&new.path));
+    }
     if !on_block_device {
         let device = device::create(&new.path, new.size_bytes).map_err(|error| {
             if there.is_none() {
@@ -244,13 +256,25 @@ fn make_device(new: &NewPool, made: &mut Made) -> Result<Arc<dyn Device>, Servic
     Ok(device)
 }
 
+/// Whether what stands there are devices: a file in its place is a mistyped name, and goes with the
+/// next reboot.
+fn is_for_devices(path: &Path) -> bool {
+    path.starts_with("/dev") && !path.starts_with("/dev/shm")
+}
+
+fn no_such_device(path: &Path) -> ServiceError {
+    let place = path.display();
+    let what = format!("{place} does not exist, and below /dev only a device holds a pool");
+    ServiceError::new(ProblemCode::PoolNotFound, what)
+        .with_hint("name a device that is there, or a place outside of /dev: --pool PATH")
+}
+
 /// Why there is no room for the pool, with its place and what to do.
 fn not_made(new: &NewPool, error: DeviceError) -> ServiceError {
     let place = new.path.display();
     let (what, hint) = match &error {
         DeviceError::Exists { .. } => {
-            let hint = "use it as it is, or choose another place: --pool PATH";
-            return ServiceError::from(error).with_hint(hint);
+            return ServiceError::from(error).with_hint(USE_IT);
         }
         DeviceError::Io { source, .. } => match source.kind() {
             ErrorKind::FileTooLarge | ErrorKind::InvalidInput => {
@@ -360,6 +384,10 @@ fn warnings(new: &NewPool, folder: &PoolConfig) -> Vec<String> {
             folder.path().display()
         ));
     }
+    if let Some(name) = in_memory(&new.path) {
+        let place = new.path.display();
+        out.push(format!("{place} stands in memory ({name}): the next reboot takes the pool away"));
+    }
     if matches!(new.secret, NewSecret::Passphrase(_)) {
         out.push("a thief of the pool can guess at the passphrase offline: make it long".into());
     }
@@ -367,6 +395,13 @@ fn warnings(new: &NewPool, folder: &PoolConfig) -> Vec<String> {
         out.push("this machine swaps: what is not locked in memory may reach the disk".into());
     }
     out
+}
+
+/// The filesystem that holds a pool's file, where it stands in memory.
+fn in_memory(pool: &Path) -> Option<&'static str> {
+    let is_device = std::fs::metadata(pool).ok()?.file_type().is_block_device();
+    let name = sys::file_io::filesystem_name(pool).ok()?;
+    (!is_device && IN_MEMORY.contains(&name)).then_some(name)
 }
 
 /// Whether two places are on one filesystem, or one is the device that holds the other.
@@ -412,7 +447,7 @@ pub fn back_up(
     let (id, wraps) = pool_id(config, path)?;
     let folder = config.pool(&id);
     // As it is before it is read for the backup: what is made meanwhile counts as not backed up.
-    let keyring = Keyring::open(&folder).ok();
+    let keyring = Keyring::open(&folder);
     let (root, mut warnings) = proven_root(&id, &wraps, &folder);
     if root.is_none() {
         let ways: Vec<String> = wraps.iter().map(keys::label).collect();
@@ -422,10 +457,16 @@ pub fn back_up(
             ways.join(", ")
         ));
     }
+    if let Err(error) = &keyring {
+        warnings.push(format!(
+            "the backup holds no keyring that opens: {error}; what is under keys of the embedded \
+             keyring (local://NAME) takes that, or a backup which holds it"
+        ));
+    }
     let report = backup::backup(&folder, id, root.as_ref(), passphrase, &KdfParams::new(), to)?;
     // Proven before it is relied upon: it opens, and names this pool.
     backup::verify(to, passphrase)?;
-    if let Some(keyring) = keyring {
+    if let Ok(keyring) = keyring {
         keys::backup::remember(&folder, &keyring)?;
     }
     Ok(BackedUp { report, warnings })
@@ -479,3 +520,25 @@ pub fn bring_back(
 
 /// The version of the format that this program writes.
 pub const FORMAT_VERSION: u32 = pool::superblock::VERSION;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_that_is_there_is_used_and_something_else_named_again() {
+        let hint = |what| in_use(Path::new("/dev/x"), what).hint.unwrap();
+        assert!(hint(device::POOL_SIGNATURE).contains("use it as it is"));
+        assert!(hint("ext2/3/4").contains("--wipe /dev/x"));
+    }
+
+    #[test]
+    fn below_dev_nothing_is_made_but_in_the_memory_that_is_there_for_files() {
+        let for_devices = |path: &str| is_for_devices(Path::new(path));
+        assert!(for_devices("/dev/mapper/typo") && for_devices("/dev/typo.img"));
+        assert!(!for_devices("/dev/shm/a/pool") && !for_devices("/device"));
+        let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+        assert_eq!(in_memory(dir.path()), Some("tmpfs"));
+        assert_eq!(in_memory(Path::new("/proc")), None);
+    }
+}

@@ -216,6 +216,7 @@ impl Service {
         let id = sealed.pool_id();
         let config = options.config.pool(&id);
         let claim = claim(&config, &options.pool_path)?;
+        let by_recovery_key = options.at_hand.recovery.is_some();
         let engine_key = engine_key(&sealed, &config, options.at_hand, ask)?;
         let anchor_key = AnchorKey::of(&engine_key);
         let loaded = Anchor::load(&config.anchor(), &id, &anchor_key);
@@ -253,6 +254,7 @@ impl Service {
             config,
             _claim: claim,
             pool_path: options.pool_path,
+            by_recovery_key,
             engine_key,
             anchor_key,
             mounter: options.mounter,

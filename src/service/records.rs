@@ -27,6 +27,14 @@ pub(in crate::service) struct Record {
     gid: u32,
 }
 
+/// One that is recorded, and not there.
+#[derive(Clone, Debug)]
+pub(in crate::service) struct Absent {
+    record: Record,
+    /// Why it was not made again, where that was tried.
+    why: Option<String>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Records {
     version: u32,
@@ -39,7 +47,7 @@ const VERSION: u32 = 1;
 #[derive(Default)]
 pub(in crate::service) struct Recorded {
     /// Mounts that are not there.
-    absent: Vec<Record>,
+    absent: Vec<Absent>,
     /// The file is of a later version, or cannot be read: it is kept for whoever can, and nothing is
     /// recorded.
     left_alone: bool,
@@ -84,8 +92,8 @@ impl Service {
         let mut mounts: Vec<Record> =
             self.mounts.lock().iter().map(|(_, entry)| Record::of(entry)).collect();
         let absent = &mut recorded.absent;
-        absent.retain(|old| mounts.iter().all(|new| new.mountpoint != old.mountpoint));
-        mounts.extend(absent.iter().cloned());
+        absent.retain(|old| mounts.iter().all(|new| new.mountpoint != old.record.mountpoint));
+        mounts.extend(absent.iter().map(|old| old.record.clone()));
         self.put_records(recorded, &Records { version: VERSION, mounts });
     }
 
@@ -93,7 +101,7 @@ impl Service {
     pub(in crate::service) fn record_ended(&self, entry: &Entry, forget: bool) {
         let mut recorded = self.records.lock();
         if !forget {
-            recorded.absent.push(Record::of(entry));
+            recorded.absent.push(Absent { record: Record::of(entry), why: None });
         }
         self.write_with(&mut recorded);
     }
@@ -125,7 +133,10 @@ impl Service {
         let path = self.config.mounts();
         let read = read_private(&path, FILE_BYTES_MAX).map_err(|e| e.to_string());
         match read.and_then(|bytes| bytes.map_or_else(|| Ok(Vec::new()), |bytes| decode(&bytes))) {
-            Ok(absent) => Recorded { absent, left_alone: false },
+            Ok(records) => {
+                let absent = |record| Absent { record, why: None };
+                Recorded { absent: records.into_iter().map(absent).collect(), left_alone: false }
+            }
             Err(why) => {
                 log::error!(
                     "the mounts recorded in '{}' are not made again, and none is recorded until it \
@@ -146,14 +157,14 @@ impl Service {
     /// name.
     pub(in crate::service) fn forget_absent(&self, meant: impl Fn(Subject, &[u8]) -> bool) {
         let mut recorded = self.records.lock();
-        recorded.absent.retain(|r| !meant(r.subject(), &r.mountpoint));
+        recorded.absent.retain(|a| !meant(a.record.subject(), &a.record.mountpoint));
         self.write_with(&mut recorded);
     }
 
     /// A deleted cluster's head is not mounted again.
     pub(in crate::service) fn forget_records_of(&self, cluster: ClusterId) {
         let mut recorded = self.records.lock();
-        recorded.absent.retain(|r| r.cluster != cluster.0 || r.snapshot.is_some());
+        recorded.absent.retain(|a| a.record.cluster != cluster.0 || a.record.snapshot.is_some());
         self.write_with(&mut recorded);
     }
 
@@ -163,7 +174,8 @@ impl Service {
     #[must_use]
     pub fn remount(&self) -> Vec<(PathBuf, ServiceError)> {
         // All stay recorded until they are there: a crash in the middle loses none.
-        let recorded = self.records.lock().absent.clone();
+        let recorded: Vec<Record> =
+            self.records.lock().absent.iter().map(|absent| absent.record.clone()).collect();
         let mut failed = Vec::new();
         for record in recorded {
             let place = PathBuf::from(OsString::from_vec(record.mountpoint.clone()));
@@ -177,11 +189,42 @@ impl Service {
                 }
                 Err(error) => {
                     log::error!("'{}' was not mounted again: {error}", place.display());
+                    self.note_why(&record, &error);
                     failed.push((place, error));
                 }
             }
         }
         failed
+    }
+
+    fn note_why(&self, record: &Record, error: &ServiceError) {
+        let why = error.to_string();
+        let mut recorded = self.records.lock();
+        if let Some(absent) = recorded.absent.iter_mut().find(|absent| absent.record == *record) {
+            absent.why = Some(why);
+        }
+    }
+
+    /// What to do about the mounts that could not be made again, a line each.
+    pub(in crate::service) fn mounts_not_made_again(&self) -> Vec<String> {
+        let absent = self.records.lock().absent.clone();
+        let told = |Absent { record, why }: Absent| {
+            let (why, subject) = (why?, record.subject());
+            let again = match subject {
+                Subject::Snapshot(id) => format!("restore {id}"),
+                Subject::Cluster(id) => {
+                    let clusters = self.catalog.clusters().ok()?;
+                    format!("mount {}", clusters.into_iter().find(|c| c.id == id)?.name)
+                }
+            };
+            let place = PathBuf::from(OsString::from_vec(record.mountpoint));
+            let place = place.display();
+            Some(format!(
+                "{place} was not mounted again: {why}; once that is mended: strongroom {again} \
+                 {place}; where it is wanted no more: strongroom umount {place}"
+            ))
+        };
+        absent.into_iter().filter_map(told).collect()
     }
 
     fn mount_again(&self, record: &Record, mountpoint: PathBuf) -> Result<(), ServiceError> {

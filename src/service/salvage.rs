@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::ids::SnapshotPrefix;
+use crate::base::units::put_back;
 use crate::base::{ClusterId, ClusterName, PoolId, ProblemCode, SnapshotId};
 use crate::crypto::{ClusterKey, HeaderKeys};
 use crate::device::{self, Mode};
@@ -88,9 +89,9 @@ impl Salvage {
         let mut report = self.survey.copy(&wanted, destination.as_ref(), &mut keys);
         report.notes.splice(0..0, self.notes.iter().cloned());
         if let Some(RolledBack { found, seen }) = self.put_back {
+            let stands = put_back(found.get(), seen.get());
             report.lose_of_pool(format!(
-                "what was written after checkpoint {found}: the pool was put back, and checkpoint \
-                 {seen} was seen before"
+                "what was written since: the pool was put back, and stands at checkpoint {stands}"
             ));
         }
         if let Some(destination) = &destination {

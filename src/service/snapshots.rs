@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::base::ids::SnapshotPrefix;
 use crate::base::units::BLOCK_SIZE_U64;
 use crate::base::{ClusterId, ClusterName, EncryptionKeyId, ProblemCode, SnapshotId};
-use crate::catalog::{ClusterInfo, NewSnapshot, SnapshotInfo, SnapshotKind, Target};
+use crate::catalog::{CatalogError, ClusterInfo, NewSnapshot, SnapshotInfo, SnapshotKind, Target};
 use crate::keys::Deadline;
 use crate::pool::CutPlan;
 use crate::service::Service;
@@ -128,6 +128,22 @@ impl Service {
         }
     }
 
+    /// The snapshots that a list means, each once.
+    ///
+    /// # Errors
+    /// Of the first that is unknown or ambiguous; [`ProblemCode::BadRequest`] where two name one.
+    fn resolve_all(&self, prefixes: &[SnapshotPrefix]) -> Result<Vec<SnapshotId>, ServiceError> {
+        let mut ids = Vec::with_capacity(prefixes.len());
+        for prefix in prefixes {
+            let id = self.resolve(prefix)?;
+            if ids.contains(&id) {
+                return Err(CatalogError::Twice(id.to_string()).into());
+            }
+            ids.push(id);
+        }
+        Ok(ids)
+    }
+
     /// Takes snapshots of several clusters at one point in time. What applications wrote before
     /// the call is in them: mounts are settled first, then one checkpoint cuts all of them.
     ///
@@ -202,7 +218,7 @@ impl Service {
         ids: &[SnapshotPrefix],
         dry_run: bool,
     ) -> Result<SnapshotsDeleted, ServiceError> {
-        let ids: Vec<SnapshotId> = ids.iter().map(|p| self.resolve(p)).collect::<Result<_, _>>()?;
+        let ids = self.resolve_all(ids)?;
         let infos =
             ids.iter().map(|id| self.catalog.snapshot(*id)).collect::<Result<Vec<_>, _>>()?;
         for info in &infos {
@@ -250,7 +266,7 @@ impl Service {
                 .with_hint(format!("strongroom umount {}", info.id)));
         }
         if info.held {
-            return Err(crate::catalog::CatalogError::Held(info.id).into());
+            return Err(CatalogError::Held(info.id).into());
         }
         Ok(())
     }
@@ -264,7 +280,7 @@ impl Service {
         ids: &[SnapshotPrefix],
         key: &EncryptionKeyId,
     ) -> Result<SnapshotsRewrapped, ServiceError> {
-        let ids: Vec<SnapshotId> = ids.iter().map(|p| self.resolve(p)).collect::<Result<_, _>>()?;
+        let ids = self.resolve_all(ids)?;
         let mut headers = Vec::new();
         for id in &ids {
             let cluster = self.catalog.snapshot(*id)?.cluster;

@@ -42,6 +42,12 @@ impl Service {
         let clusters = self.clusters(refresh)?;
         let mut warnings = self.warnings();
         warnings.extend(clusters.iter().filter_map(goes_on_without_key));
+        let mut next_steps = Vec::new();
+        for loss in self.losses() {
+            warnings.push(loss.what);
+            next_steps.push(loss.step);
+        }
+        next_steps.extend(self.mounts_not_made_again());
         Ok(Status {
             pool: self.pool_status(),
             clusters,
@@ -51,6 +57,7 @@ impl Service {
             last_checkpoint_at: self.pool().last_checkpoint_at(),
             keys_not_backed_up: self.keys_not_backed_up(),
             warnings,
+            next_steps,
         })
     }
 

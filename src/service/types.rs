@@ -331,4 +331,6 @@ pub struct Status {
     pub keys_not_backed_up: u64,
     /// What somebody who trusts this pool should know.
     pub warnings: Vec<String>,
+    /// What to do about what was taken away, or is not as it was.
+    pub next_steps: Vec<String>,
 }

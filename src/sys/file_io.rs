@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::sys::random;
@@ -198,6 +198,26 @@ pub fn size(fd: &OwnedFd) -> io::Result<u64> {
     u64::try_from(end).map_err(|_| io::Error::last_os_error())
 }
 
+/// Whether `path` leads to what is open, and how many names that has. A block device is the same by
+/// any node of its number.
+///
+/// # Errors
+/// The kernel's, but for that nothing is there.
+pub fn is_at(fd: &OwnedFd, path: &Path) -> io::Result<(bool, u64)> {
+    let held = File::from(fd.try_clone()?).metadata()?;
+    let there = match std::fs::metadata(path) {
+        Ok(there) => there,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((false, held.nlink())),
+        Err(error) => return Err(error),
+    };
+    let same = if held.file_type().is_block_device() {
+        there.file_type().is_block_device() && there.rdev() == held.rdev()
+    } else {
+        (there.dev(), there.ino()) == (held.dev(), held.ino())
+    };
+    Ok((same, held.nlink()))
+}
+
 /// Bytes of a block device's logical sector, the unit of its direct I/O.
 ///
 /// # Errors
@@ -385,7 +405,7 @@ pub fn filesystem_free_bytes(path: &Path) -> io::Result<u64> {
 }
 
 /// The name of the filesystem that holds `path`, for what it promises of overwriting, by its
-/// number in statfs(2): `ext4`, `xfs`, `btrfs`, `zfs`, `overlay`, `nfs`, `tmpfs`, or `other`.
+/// number in statfs(2): `ext4`, `xfs`, `btrfs`, `zfs`, `overlay`, `nfs`, `tmpfs`, `ramfs`, or `other`.
 ///
 /// # Errors
 /// The kernel's.
@@ -404,6 +424,7 @@ pub fn filesystem_name(path: &Path) -> io::Result<&'static str> {
         0x794c_7630 => "overlay",
         0x6969 => "nfs",
         0x0102_1994 => "tmpfs",
+        0x8584_58f6 => "ramfs",
         0xf2f5_2010 => "f2fs",
         0xff53_4d42 | 0xfe53_4d42 => "smb",
         0x6573_5546 => "fuse",

@@ -120,6 +120,10 @@ fn with_json_wrong_usage_is_a_document_on_one_line() {
             assert!(problem[field].as_str().is_some_and(|t| !t.is_empty()), "{field}");
         }
     }
+    let done = world.type_in("--json mount db");
+    let problem: serde_json::Value = serde_json::from_str(&done.err).unwrap();
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.ends_with("were not provided: <MOUNTPOINT>"), "{detail}");
 }
 
 #[test]

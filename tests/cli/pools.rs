@@ -274,3 +274,80 @@ fn a_recovery_key_that_others_can_read_is_refused() {
     assert_eq!(world.type_in(&daemon).status, 0);
     world.does("shutdown");
 }
+
+#[test]
+fn a_pool_that_stood_there_is_not_answered_with_another_one() {
+    let world = made();
+    world.does("cluster list");
+    world.does("shutdown");
+    fs::rename(world.path("pool"), world.path("away")).unwrap();
+    let said = world.fails(1, "cluster list");
+    assert!(said.contains("stood there") && said.contains("mount the disk"), "{said}");
+    fs::create_dir(world.path("pool")).unwrap();
+    assert!(world.fails(1, "cluster list").contains("stood there"));
+    assert_eq!(code(&world, 1, "cluster list"), "pool-not-found");
+    let done = world.type_with(("STRONGROOM_POOL", OsStr::new("/nowhere")), "cluster list");
+    assert!(done.err.contains("make one: strongroom init"), "{}", done.err);
+}
+
+#[test]
+fn a_pool_removed_under_its_daemon_is_told_and_neither_ended_nor_replaced_unasked() {
+    let world = made();
+    world.does("cluster create db");
+    fs::remove_file(world.path("pool/pool.img")).unwrap();
+    let done = world.type_in("status");
+    assert!(done.err.contains("was removed"), "{}", done.err);
+    assert!(done.out.contains("copy out what is mounted"), "{}", done.out);
+    assert_eq!(code(&world, 1, "init --size 300M"), "pool-busy");
+    let said = world.fails(1, "shutdown");
+    assert!(said.contains("was removed") && said.contains("--force"), "{said}");
+    assert!(world.does("cluster list").contains("db"));
+    world.does("shutdown --force");
+    world.does("init --size 300M --recovery-key none");
+}
+
+#[test]
+fn a_device_that_is_not_there_is_no_place_for_a_pool() {
+    let world = World::new();
+    let place = format!("/dev/strongroom-typo-{}", std::process::id());
+    let said = world.fails(1, &format!("init --pool {place}"));
+    assert!(said.contains("does not exist"), "{said}");
+    assert!(!Path::new(&place).exists());
+    let memory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let place = memory.path().join("pool").display().to_string();
+    let done = world.type_in(&format!("init --pool {place} --size 300M --recovery-key none"));
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert!(done.err.contains("stands in memory (tmpfs)"), "{}", done.err);
+}
+
+#[test]
+fn a_backup_without_the_keyring_says_so() {
+    let world = made();
+    world.does("key create k1");
+    let folder = fs::read_dir(world.path("config/pools")).unwrap().next().unwrap().unwrap().path();
+    let back_up = |name: &str| {
+        let line = format!("config backup {} {}", world.path(name).display(), words(&world));
+        let done = world.type_in(&line);
+        assert_eq!(done.status, 0, "{}", done.err);
+        done.err
+    };
+    assert!(!back_up("one").contains("keyring"));
+    fs::rename(folder.join("keyring"), folder.join("away")).unwrap();
+    let said = back_up("two");
+    assert!(said.contains("no keyring that opens") && said.contains("local://NAME"), "{said}");
+    fs::write(folder.join("keyring"), b"something else").unwrap();
+    assert!(back_up("three").contains("is damaged"));
+    fs::rename(folder.join("away"), folder.join("keyring")).unwrap();
+    world.does("shutdown");
+}
+
+#[test]
+fn a_key_is_deleted_by_force_only_where_its_own_name_is_repeated() {
+    let world = made();
+    world.does("key create app");
+    let done = world.type_in("key delete app --force ap --yes");
+    assert_eq!(done.status, 2, "{}", done.err);
+    assert!(done.err.contains("--force names the key 'local://ap'"), "{}", done.err);
+    assert!(world.does("key show app").contains("enabled"));
+    world.does("shutdown");
+}

@@ -26,7 +26,7 @@ make() { sr init "$@" > "$work/init.out" 2>&1; }
     [ "$before" = "$(sha256sum < "$device")" ]
     make --wipe "$device"
     fails 1 init
-    [[ $output == *"strongroom pool"* ]]
+    [[ $output == *"strongroom pool"*"use it as it is"* ]]
 }
 
 @test "the main job on a device: mounted, snapshotted, killed, opened again, checked" {

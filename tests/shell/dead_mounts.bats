@@ -19,6 +19,7 @@ dead() { sr status --json | jq -r '.deadMounts[].mountpoint' | grep "^$work/" | 
     [[ $output == "daemon: not running"*"$work/m"*"$work/r"* ]]
     [[ $output == *"strongroom umount $work/m; or: strongroom mount db $work/m"* ]]
     [[ $output == *"strongroom restore $snap $work/r"* ]]
+    [ "$(dead)" = "$work/m $work/r " ]
     sr daemon --no-remount
     [ "$(dead)" = "$work/m $work/r " ]
     sr status | grep -q "strongroom umount $work/r"

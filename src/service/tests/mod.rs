@@ -3,6 +3,7 @@
 
 mod data;
 mod keys;
+mod losses;
 mod mounts;
 mod restore;
 mod salvage;

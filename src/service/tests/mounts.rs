@@ -91,10 +91,15 @@ fn a_mount_that_could_not_be_made_again_stays_recorded() {
     let world = world.crashed(1);
     world.fake.set(&key, KeyAnswer::Unreachable);
     assert_eq!(world.service.remount().len(), 1);
+    let steps = world.service.status(false).unwrap().next_steps;
+    let told = |steps: &[String]| steps.iter().any(|s| s.contains("strongroom mount db /mnt/db"));
+    assert!(told(&steps) && steps[0].starts_with("/mnt/db was not mounted again"), "{steps:?}");
     let world = world.crashed(2);
     world.fake.set(&key, KeyAnswer::State(KeyState::Enabled));
+    assert!(!told(&world.service.status(false).unwrap().next_steps), "it was not tried yet");
     assert!(world.service.remount().is_empty());
     assert_eq!(world.service.mounts().len(), 1);
+    assert!(!told(&world.service.status(false).unwrap().next_steps));
 }
 
 #[test]

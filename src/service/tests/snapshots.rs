@@ -65,6 +65,29 @@ fn a_list_is_checked_whole_before_anything_is_deleted() {
     assert_eq!(world.service.snapshots(None, false).unwrap().len(), 2);
 }
 
+#[test]
+fn one_snapshot_named_twice_is_wrong_usage_and_nothing_is_done() {
+    let world = World::new();
+    let key = world.fake.create("k");
+    world.create("db", None);
+    let (a, b) = (world.snap("db"), world.snap("db"));
+    let short: SnapshotPrefix = a.to_string()[..20].parse().unwrap();
+    for list in [[prefix(a), prefix(a)], [short.clone(), prefix(a)], [prefix(a), short.clone()]] {
+        let refused = [
+            world.service.delete_snapshots(&list, true).unwrap_err(),
+            world.service.delete_snapshots(&list, false).unwrap_err(),
+            world.service.rewrap(&list, &key).unwrap_err(),
+        ];
+        for error in refused {
+            assert_eq!(error.code, ProblemCode::BadRequest, "{error}");
+            assert!(error.detail.contains(&format!("{a} twice")), "{error}");
+        }
+    }
+    assert_eq!(world.service.snapshots(None, false).unwrap().len(), 2);
+    world.service.delete_snapshots(&[prefix(b), short], false).unwrap();
+    assert!(world.service.snapshots(None, false).unwrap().is_empty());
+}
+
 /// Removes a file of the cluster that is mounted, and the kernel forgets it.
 fn remove(world: &World, file: &str) {
     let volume = world.volume("/mnt/db");
