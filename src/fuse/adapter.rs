@@ -22,16 +22,12 @@ use crate::base::BLOCK_SIZE;
 use crate::base::limits::NAME_BYTES_MAX;
 use crate::fuse::convert::from_system;
 use crate::fuse::convert::{
-    allocate_mode, file_attr, file_type, ino, no_file, open_flags, rename_flags, time_set,
-    unknown_attr, xattr_mode,
+    LIFETIME, allocate_mode, file_attr, file_type, ino, lifetime, no_file, open_flags,
+    rename_flags, time_set, unknown_attr, xattr_mode,
 };
 use crate::fuse::dispatch::Dispatch;
 use crate::fuse::negotiate::{Agreed, negotiate};
 use crate::volume::{Entry, HandleId, Seek, SetAttr, VolumeError};
-
-/// How long the kernel may keep attributes and names: the daemon is the only one who changes them,
-/// and each change comes through this kernel or is announced to it.
-const LIFETIME: Duration = Duration::from_secs(7 * 86_400);
 
 /// One mount's filesystem, as `fuser` calls it from many threads.
 pub(super) struct Adapter {
@@ -50,7 +46,8 @@ impl Adapter {
     fn entry(result: Result<Entry, Errno>, reply: ReplyEntry) {
         match result {
             Ok(entry) => {
-                reply.entry(&LIFETIME, &file_attr(&entry.attr), Generation(entry.generation));
+                let generation = Generation(entry.generation);
+                reply.entry(&lifetime(entry.attr.ino), &file_attr(&entry.attr), generation);
             }
             Err(errno) => reply.error(errno),
         }
@@ -90,6 +87,9 @@ impl Filesystem for Adapter {
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let found =
             self.dispatch.run("lookup", parent.0, |v| v.lookup(ino(parent), name.as_bytes()));
+        if let Ok(Entry { unreadable: Some(error), .. }) = &found {
+            self.dispatch.tell("lookup", parent.0, error);
+        }
         match found {
             Err(errno) if errno == Errno::ENOENT && self.agreed().negative_entries => {
                 reply.entry(&LIFETIME, &no_file(), Generation(0));
@@ -108,7 +108,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, node: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         match self.dispatch.run("getattr", node.0, |v| v.getattr(ino(node))) {
-            Ok(attr) => reply.attr(&LIFETIME, &file_attr(&attr)),
+            Ok(attr) => reply.attr(&lifetime(attr.ino), &file_attr(&attr)),
             Err(errno) => reply.error(errno),
         }
     }
@@ -386,7 +386,7 @@ impl Filesystem for Adapter {
         let done = self.dispatch.run("readdirplus", node.0, |v| {
             v.readdir(ino(node), offset, true, &mut |entry| {
                 let (attr, lifetime) = match entry.attr {
-                    Some(attr) => (file_attr(&attr), LIFETIME),
+                    Some(attr) => (file_attr(&attr), lifetime(attr.ino)),
                     None => (unknown_attr(&entry), Duration::ZERO),
                 };
                 let name = OsStr::from_bytes(entry.name);

@@ -8,7 +8,17 @@ use crate::base::BLOCK_SIZE;
 use crate::base::units::InodeNo;
 use crate::volume::{
     AllocateMode, Attr, DirEntry, FileKind, FileTime, OpenFlags, RenameFlags, TimeSet, XattrMode,
+    is_stand_in,
 };
+
+/// How long the kernel may keep attributes and names: the daemon is the only one who changes them,
+/// and each change comes through this kernel or is announced to it.
+pub(super) const LIFETIME: Duration = Duration::from_secs(7 * 86_400);
+
+/// How long for this number: not at all for one that only stands for an inode, which can come back.
+pub(super) const fn lifetime(number: InodeNo) -> Duration {
+    if is_stand_in(number) { Duration::ZERO } else { LIFETIME }
+}
 
 pub(super) const fn ino(number: INodeNo) -> InodeNo {
     InodeNo(number.0)
@@ -46,8 +56,8 @@ pub(super) fn file_attr(attr: &Attr) -> FileAttr {
     }
 }
 
-/// What stands for the attributes of an inode that cannot be read, in a listing alone: the kernel
-/// needs a number and a type, and is to ask before it shows or uses any of it.
+/// What stands for the attributes of `.` or `..` where they cannot be read, of which the kernel
+/// takes the number and the type alone.
 pub(super) fn unknown_attr(entry: &DirEntry<'_>) -> FileAttr {
     let (ino, kind) = (INodeNo(entry.ino.get()), file_type(entry.kind));
     FileAttr { ino, kind, nlink: 1, ..no_file() }

@@ -141,6 +141,11 @@ impl Dispatch {
         }
     }
 
+    /// Says and counts an error that the answer to a request does not show.
+    pub(super) fn tell(&self, operation: &'static str, ino: u64, error: &VolumeError) {
+        errno::answer(&self.name, operation, ino, error);
+    }
+
     /// As [`Dispatch::run`], for what takes a file's set-user-id bits away without the kernel
     /// knowing whether there were any.
     pub(super) fn changing<T>(

@@ -2,6 +2,7 @@
 
 use crate::base::time::Timestamp;
 use crate::base::units::InodeNo;
+use crate::volume::error::VolumeError;
 
 /// Type bits of a mode (`S_IFMT`) and the permission bits that files carry.
 pub mod mode_bits {
@@ -123,12 +124,22 @@ pub struct Attr {
 }
 
 /// What lookup, create and their like answer: attributes, and a lookup counted for the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The inode's attributes.
     pub attr: Attr,
     /// Generation of the inode number: always 1, as numbers are never used again.
     pub generation: u64,
+    /// Why the inode cannot be read: the attributes, and their number, only stand for it
+    /// ([`crate::volume::is_stand_in`]). Lookup alone answers so.
+    pub unreadable: Option<VolumeError>,
+}
+
+impl Entry {
+    /// Of an inode that can be read.
+    pub(in crate::volume) const fn of(attr: Attr) -> Self {
+        Self { attr, generation: INODE_GENERATION, unreadable: None }
+    }
 }
 
 /// Generation that every reply carries.
@@ -186,8 +197,9 @@ pub struct DirEntry<'a> {
     pub kind: FileKind,
     /// The name.
     pub name: &'a [u8],
-    /// Attributes, for readdirplus. A lookup is counted for each such entry that the sink took,
-    /// except `.` and `..`.
+    /// Attributes, for readdirplus; of an inode that cannot be read those of a stand-in, whose
+    /// number they have. A lookup is counted of the number in them for each such entry that the
+    /// sink took, except `.` and `..`, which have none where they cannot be read.
     pub attr: Option<Attr>,
 }
 

@@ -6,9 +6,7 @@ use crate::base::limits::SYMLINK_BYTES_MAX;
 use crate::base::units::InodeNo;
 use crate::volume::Volume;
 use crate::volume::acl;
-use crate::volume::attr::{
-    Caller, Entry, FileKind, HandleId, INODE_GENERATION, OpenFlags, mode_bits,
-};
+use crate::volume::attr::{Caller, Entry, FileKind, HandleId, OpenFlags, mode_bits};
 use crate::volume::backing::{Edit, Purpose};
 use crate::volume::edit::Locked;
 use crate::volume::entries::check_name;
@@ -139,7 +137,7 @@ impl Volume {
             parent_item.nlink += u32::from(item.is_dir());
             parent_item.mtime = item.btime;
             parent_item.ctime = item.btime;
-            Ok(Entry { attr: item.attr(ino, 0), generation: INODE_GENERATION })
+            Ok(Entry::of(item.attr(ino, 0)))
         };
         // The lookup is counted while the name cannot be taken away again.
         match self.edit_then(&[&directory, &inode], change, |_, _| self.lookups.raise(ino)) {

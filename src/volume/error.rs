@@ -114,13 +114,21 @@ impl VolumeError {
     /// The same error, with the file and offset it met (known here, not below).
     #[must_use]
     pub fn at(self, file: InodeNo, position: u64) -> Self {
+        match self.of(file) {
+            Self::Corrupt { what, ino, offset, addr } => {
+                Self::Corrupt { what, ino, offset: offset.or(Some(position)), addr }
+            }
+            other => other,
+        }
+    }
+
+    /// The same error, with the inode it met.
+    #[must_use]
+    pub fn of(self, file: InodeNo) -> Self {
         match self {
-            Self::Corrupt { what, ino, offset, addr } => Self::Corrupt {
-                what,
-                ino: ino.or(Some(file)),
-                offset: offset.or(Some(position)),
-                addr,
-            },
+            Self::Corrupt { what, ino, offset, addr } => {
+                Self::Corrupt { what, ino: ino.or(Some(file)), offset, addr }
+            }
             other => other,
         }
     }

@@ -12,6 +12,7 @@ use crate::volume::attr::Attr;
 use crate::volume::backing::Reservation;
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::items::{InodeItem, inode_key};
+use crate::volume::stand_in;
 
 /// One inode. There is never more than one of the same number (see [`crate::volume::cache`]).
 pub(in crate::volume) struct Inode {
@@ -139,6 +140,9 @@ impl Volume {
     /// The item is read under the inode's own state lock, from a view taken under that lock: who
     /// changes the item holds it until the change is in the tree, so no old item is ever loaded.
     pub(in crate::volume) fn inode(&self, ino: InodeNo) -> Result<Arc<Inode>> {
+        if let Some(error) = stand_in::refused(ino) {
+            return Err(error);
+        }
         let inode = self.inodes.get_or_insert(ino);
         let mut state = inode.state.lock();
         if state.item.is_none() {
@@ -163,7 +167,8 @@ impl Volume {
         if ino.0 == 0 {
             return Err(VolumeError::Stale);
         }
-        let bytes = self.backing.view()?.get(inode_key(ino))?.ok_or(VolumeError::Stale)?;
+        let stored = self.backing.view()?.get(inode_key(ino)).map_err(|error| error.of(ino))?;
+        let bytes = stored.ok_or(VolumeError::Stale)?;
         InodeItem::decode(&bytes)
             .map_err(|_| VolumeError::corrupt_item("an inode item cannot be read", ino))
     }

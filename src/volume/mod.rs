@@ -49,6 +49,7 @@ mod readdir;
 mod rename;
 mod seek;
 mod setattr;
+mod stand_in;
 mod statfs;
 mod sync;
 mod truncate;
@@ -70,6 +71,7 @@ pub use attr::{
 };
 pub use error::{Result, VolumeError};
 pub use items::ROOT_INODE;
+pub use stand_in::is_stand_in;
 
 use backing::Backing;
 use buffer::WriteBuffer;

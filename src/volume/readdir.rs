@@ -18,7 +18,7 @@ const COOKIE_DOT_DOT: u64 = 2;
 impl Volume {
     /// Hands the entries after `cookie` (0: from the start) to `sink`, until that answers true
     /// (full: the entry was not taken) or the directory ends. `.` and `..` come first. With `plus`
-    /// each entry has its attributes, but for those of inodes that cannot be read, and a lookup is
+    /// each entry has its attributes, of a stand-in where the inode cannot be read, and a lookup is
     /// counted for each that the sink took, but for `.` and `..`.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl Volume {
         while after < COOKIE_MAX {
             let batch = batch(&*view, ino, after)?;
             for (at, entry) in &batch {
-                if self.hand_out(*at, entry, plus, sink)? {
+                if self.hand_out(ino, *at, entry, plus, sink)? {
                     return Ok(());
                 }
                 after = *at;
@@ -84,6 +84,7 @@ impl Volume {
     /// Whether the sink was full.
     fn hand_out(
         &self,
+        directory: InodeNo,
         cookie: u64,
         entry: &Dirent,
         plus: bool,
@@ -96,19 +97,27 @@ impl Volume {
         }
         // Counted first, so that the inode cannot go between attributes and count; taken back where
         // the entry did not fit.
-        match self.inode(entry.ino).and_then(|inode| self.count_lookup(&inode)) {
-            Ok(found) => out.attr = Some(found.attr),
+        out.attr = match self.inode(entry.ino).and_then(|inode| self.count_lookup(&inode)) {
+            Ok(found) => Some(found.attr),
             // Unlinked since the view was taken: as if it had been gone before.
-            Err(VolumeError::Stale) => return Ok(false),
+            Err(VolumeError::Stale) if !self.leads(directory, entry)? => return Ok(false),
             // One inode that cannot be read must not hide the others, nor its own name.
-            Err(VolumeError::Corrupt { .. } | VolumeError::Io(_)) => self.lookups.raise(entry.ino),
+            Err(VolumeError::Stale | VolumeError::Corrupt { .. } | VolumeError::Io(_)) => {
+                Some(self.stand_in(entry.ino, entry.kind))
+            }
             Err(error) => return Err(error),
-        }
+        };
         let full = sink(out);
-        if full {
-            self.forget(entry.ino, 1);
+        if let Some(attr) = out.attr.filter(|_| full) {
+            self.forget(attr.ino, 1);
         }
         Ok(full)
+    }
+
+    /// Whether the entry is there now.
+    fn leads(&self, directory: InodeNo, entry: &Dirent) -> Result<bool> {
+        let found = self.find_entry(&*self.backing.view()?, directory, &entry.name)?;
+        Ok(found.is_some_and(|found| found.entry.ino == entry.ino))
     }
 }
 

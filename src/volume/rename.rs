@@ -11,7 +11,7 @@ use crate::volume::entries::{Found, check_name, retarget_entry};
 use crate::volume::error::{Result, VolumeError};
 use crate::volume::inode::Inode;
 use crate::volume::items::{InodeItem, ROOT_INODE, inode_key};
-use crate::volume::link::{name_added, name_lost, name_removed};
+use crate::volume::link::{Target, name_added, name_removed};
 use crate::volume::write::now;
 
 /// One rename, its inodes found and held.
@@ -22,7 +22,6 @@ struct Rename<'a> {
     new_name: &'a [u8],
     flags: RenameFlags,
     source: Arc<Inode>,
-    target: Option<Arc<Inode>>,
     /// A fresh inode that takes the old name.
     whiteout: Option<Arc<Inode>>,
     caller: Caller,
@@ -30,12 +29,13 @@ struct Rename<'a> {
 
 impl Volume {
     /// Renames. Two names of one inode: nothing happens. A target that exists is replaced, in the
-    /// same instant, unless the flags say otherwise.
+    /// same instant, unless the flags say otherwise; also one that cannot be read and is no
+    /// directory.
     ///
     /// # Errors
     /// `NotFound`, `Exists` (noreplace), `NotEmpty`, `IsDirectory`, `NotDirectory`, `Invalid` (into
     /// its own subtree, or flags that exclude each other), `NameTooLong`, `NoSpace`, `ReadOnly`,
-    /// `Locked`.
+    /// `Locked`, `Corrupt` (what is moved cannot be read, or a directory that is in the way).
     pub fn rename(
         &self,
         parent: InodeNo,
@@ -59,35 +59,35 @@ impl Volume {
         let _moves = (parent != new_parent).then(|| self.renames.lock());
         loop {
             let source = self.inode_of_name(parent, name)?.ok_or(VolumeError::NotFound)?;
-            let target = self.inode_of_name(new_parent, new_name)?;
             self.check_subtree(&source, new_parent)?;
-            if flags.exchange {
-                let target = target.as_ref().ok_or(VolumeError::NotFound)?;
-                self.check_subtree(target, parent)?;
-            }
+            let target = if flags.exchange {
+                let inode = self.inode_of_name(new_parent, new_name)?;
+                let inode = inode.ok_or(VolumeError::NotFound)?;
+                self.check_subtree(&inode, parent)?;
+                Some(Target { ino: inode.ino, inode: Some(inode) })
+            } else {
+                self.target(new_parent, new_name)?
+            };
             let whiteout = match flags.whiteout {
                 true => Some(self.inodes.get_or_insert(self.new_number()?)),
                 false => None,
             };
             let caller = *caller;
-            let rename = Rename {
-                parent,
-                name,
-                new_parent,
-                new_name,
-                flags,
-                source,
-                target,
-                whiteout,
-                caller,
+            let rename =
+                Rename { parent, name, new_parent, new_name, flags, source, whiteout, caller };
+            let change = |target: Option<&Target>| {
+                let mut inodes = vec![&old_dir, &new_dir, &rename.source];
+                inodes.extend(target.and_then(|target| target.inode.as_ref()));
+                inodes.extend(&rename.whiteout);
+                self.edit(&inodes, |txn, locked| self.rename_once(txn, locked, &rename, target))
             };
-            let mut inodes = vec![&old_dir, &new_dir, &rename.source];
-            inodes.extend(&rename.target);
-            inodes.extend(&rename.whiteout);
-            if self.edit(&inodes, |txn, locked| self.rename_once(txn, locked, &rename))? {
-                if let Some(target) = &rename.target {
-                    self.free_if_unused(target.ino);
-                }
+            let ino = target.as_ref().map(|target| target.ino);
+            let done = match target {
+                Some(target) if !flags.exchange => target.taken_by(|target| change(Some(target))),
+                other => change(other.as_ref()),
+            };
+            if done? {
+                ino.into_iter().for_each(|ino| self.free_if_unused(ino));
                 return Ok(());
             }
         }
@@ -99,13 +99,18 @@ impl Volume {
         txn: &mut dyn Edit,
         locked: &mut Locked<'_>,
         rename: &Rename<'_>,
+        target: Option<&Target>,
     ) -> Result<bool> {
         let Some(old) = self.find_entry(txn, rename.parent, rename.name)? else {
             return Err(VolumeError::NotFound);
         };
         let new = self.find_entry(txn, rename.new_parent, rename.new_name)?;
-        let expected = rename.target.as_ref().map(|inode| inode.ino);
-        if old.entry.ino != rename.source.ino || new.as_ref().map(|n| n.entry.ino) != expected {
+        let as_found = match (&new, target) {
+            (Some(new), Some(target)) => target.is_at(txn, new)?,
+            (None, None) => true,
+            _ => false,
+        };
+        if old.entry.ino != rename.source.ino || !as_found {
             return Ok(false);
         }
         if locked.item(rename.new_parent)?.nlink == 0 {
@@ -117,7 +122,7 @@ impl Volume {
         match new {
             Some(new) if rename.flags.exchange => exchange(txn, locked, rename, &old, &new)?,
             Some(new) if new.entry.ino == old.entry.ino => {}
-            new => self.move_name(txn, locked, rename, &old, new.as_ref())?,
+            new => self.move_name(txn, locked, rename, &old, new.as_ref().zip(target))?,
         }
         Ok(true)
     }
@@ -128,20 +133,20 @@ impl Volume {
         locked: &mut Locked<'_>,
         rename: &Rename<'_>,
         old: &Found,
-        new: Option<&Found>,
+        new: Option<(&Found, &Target)>,
     ) -> Result<()> {
         let time = now();
         let (ino, kind) = (rename.source.ino, old.entry.kind);
         let is_dir = locked.item(ino)?.is_dir();
         match new {
-            Some(new) => {
-                let target_is_dir = locked.item(new.entry.ino)?.is_dir();
+            Some((new, target)) => {
+                let target_is_dir = target.is_dir(locked, new)?;
                 match (is_dir, target_is_dir) {
                     (true, false) => return Err(VolumeError::NotDirectory),
                     (false, true) => return Err(VolumeError::IsDirectory),
                     _ => {}
                 }
-                name_lost(txn, locked, new.entry.ino, time)?;
+                target.name_lost(txn, locked, time)?;
                 name_removed(locked.item(rename.new_parent)?, target_is_dir, time);
                 retarget_entry(txn, new, ino, kind)?;
             }

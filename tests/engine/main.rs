@@ -11,4 +11,5 @@ mod pools;
 mod salvage;
 mod salvage_remains;
 mod storm;
+mod unreadable;
 mod volumes;

@@ -1,4 +1,4 @@
-//! A volume in memory that can be slow, counts its commits, and panics when asked to.
+//! A volume in memory that can be slow, counts its commits, and rots or panics when asked to.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -22,7 +22,7 @@ pub struct Hooked {
 }
 
 impl Hooked {
-    pub fn volume(delay_ms: u64) -> (Arc<Volume>, Arc<Self>) {
+    pub fn volume(delay_ms: u64, cached_inodes: usize) -> (Arc<Volume>, Arc<Self>) {
         let hooked = Arc::new(Self {
             inner: MemoryBacking::new(CAPACITY_BLOCKS),
             delay: Duration::from_millis(delay_ms),
@@ -32,9 +32,16 @@ impl Hooked {
         let options = VolumeOptions {
             root_uid: nix::unistd::geteuid().as_raw(),
             root_gid: nix::unistd::getegid().as_raw(),
+            cached_inodes,
             ..VolumeOptions::default()
         };
         (Volume::open_backing(backing, options).unwrap(), hooked)
+    }
+
+    /// From now on the items of this inode cannot be read; of none: 0.
+    pub fn rot(&self, ino: u64) {
+        self.inner.checkpoint().unwrap();
+        self.inner.unreadable.store(ino, Ordering::SeqCst);
     }
 }
 

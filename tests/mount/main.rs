@@ -17,5 +17,6 @@ mod ordinary_user;
 mod rounds;
 mod server;
 mod session;
+mod unreadable;
 mod writer;
 mod xattr;

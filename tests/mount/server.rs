@@ -40,11 +40,20 @@ pub struct Setup {
     pub user: Option<u32>,
     /// Without a volume, until the server is told to unlock.
     pub locked: bool,
+    /// Inodes that the daemon holds in memory beyond those in use.
+    pub cached_inodes: usize,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { options: "", kind: BarrierKind::Handle, delay_ms: 0, user: None, locked: false }
+        Self {
+            options: "",
+            kind: BarrierKind::Handle,
+            delay_ms: 0,
+            user: None,
+            locked: false,
+            cached_inodes: 32_768,
+        }
     }
 }
 
@@ -72,6 +81,7 @@ impl Mount {
             )
             .env("SETUP_LOCKED", setup.locked.to_string())
             .env("SETUP_DELAY", setup.delay_ms.to_string())
+            .env("SETUP_CACHED", setup.cached_inodes.to_string())
             .stdout(Stdio::null())
             .stdin(Stdio::null())
             .spawn()
@@ -209,7 +219,9 @@ fn variable(name: &str) -> String {
 #[ignore = "the serving half of the other tests"]
 fn serve() {
     let Some(dir) = std::env::var_os(SERVER_VARIABLE).map(PathBuf::from) else { return };
-    let (volume, hooked) = Hooked::volume(variable("SETUP_DELAY").parse().unwrap());
+    let number = |name| variable(name).parse::<u32>().unwrap();
+    let (volume, hooked) =
+        Hooked::volume(number("SETUP_DELAY").into(), number("SETUP_CACHED") as usize);
     let user = nix::unistd::geteuid().as_raw();
     let rules = MountPointRules { caller_uid: user, forbidden: &[], own: &[] };
     let point = MountPoint::open(&dir.join("m"), &rules).unwrap();
@@ -302,6 +314,10 @@ fn obey(
         "looked-up" => volume.inodes_looked_up().to_string(),
         "open-for-writing" => session.write_handles().len().to_string(),
         "panics" => strongroom::base::counters::FUSE_PANICS.get().to_string(),
+        "rot" => {
+            hooked.rot(rest.parse().unwrap());
+            "ok".to_owned()
+        }
         "commits" => hooked.commits.load(Ordering::SeqCst).to_string(),
         "requests" => strongroom::base::counters::FUSE_REQUESTS.get().to_string(),
         _ => format!("error unknown command {word}"),

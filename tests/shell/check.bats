@@ -67,6 +67,74 @@ filled() {
     eventually 20 sr scrub
 }
 
+# Damages a block of a leaf of the cluster's tree in which there are inodes of files below /many, and
+# nothing else, as the check tells; prints their paths. No file has content; the daemon must be shut down.
+rot_inodes() {
+    local region block hits
+    for region in $(sr debug region --json | jq -r '.results[].region'); do
+        sr debug region "$region" --json
+    done | jq '.runs[] | select(.segment != 1) | range(.addr; .addr + .blocks; 4)' > "$work/blocks"
+    while read -r block; do
+        flip "$block"
+        hits=$("$STRONGROOM_BIN" check --json 2> /dev/null |
+            jq -r '.results[] | select(.kind == "node") | .hits[].path // "none"') || true
+        if grep -q '^/many/' <<< "$hits" && ! grep -qv '^/many/' <<< "$hits"; then
+            echo "$hits"
+            return
+        fi
+        flip "$block"
+    done < "$work/blocks"
+    return 1
+}
+
+@test "files whose inodes rot are listed, refused and deleted; nothing else suffers, and check says no more" {
+    POOL_SIZE=256M make_pool
+    sr cluster create db
+    sr mount db "$work/m"
+    mkdir "$work/m/many"
+    seq 500 | (cd "$work/m/many" && xargs touch)
+    ln "$work/m/many/250" "$work/m/other-name"
+    sr shutdown
+    rot_inodes | sort > "$work/hit"
+    [ "$(wc -l < "$work/hit")" -gt 10 ]
+    victim=$work/m$(head -n 1 "$work/hit")
+    fails 4 check
+    before=$(sr check --json 2> /dev/null | jq '.results | length') || true
+
+    sr mount db "$work/m"
+    # The snapshot of what is damaged shows it, too.
+    snap=$(take db)
+    [ "$(ls "$work/m/many" | wc -l)" -eq 500 ]
+    ls -l "$work/m/many" > "$work/listed"
+    [ "$(grep -c '^---------- 1 root root  *0 ' "$work/listed")" -ge "$(wc -l < "$work/hit")" ]
+    [ "$(stat -c '%a %s %h %U %Y' "$victim")" = "0 0 1 root 0" ]
+    run cat "$victim"
+    [ "$status" -ne 0 ]
+    [[ $output == *"Input/output error"* ]]
+    run chmod 600 "$victim"
+    [[ $output == *"Input/output error"* ]]
+    echo new > "$work/m/new"
+    mv "$work/m/new" "$victim"
+    [ "$(cat "$victim")" = new ]
+    rm -r "$work/m/many"
+    rm "$work/m/other-name"
+    [ "$(ls -A "$work/m" | wc -l)" -eq 0 ]
+    echo more > "$work/m/more"
+    grep -q "cannot be read, and a name of it was taken away" "$work"/config/pools/*/daemon.log
+    sr restore "$snap" "$work/r"
+    [ "$(ls "$work/r/many" | wc -l)" -eq 500 ]
+    run rm "$work/r${victim#"$work/m"}"
+    [[ $output == *"Read-only file system"* ]]
+    sr umount "$work/r"
+    sr shutdown
+    run sr check --json
+    [ "$status" -eq 4 ]
+    after=$("$STRONGROOM_BIN" check --json 2> /dev/null | jq '.results | length') || true
+    [ "$after" -le $((before + 1)) ]
+    sr mount db "$work/m"
+    [ "$(cat "$work/m/more")" = more ]
+}
+
 @test "a pool that was put back whole is told by check, and opened once that is accepted" {
     filled
     sr shutdown

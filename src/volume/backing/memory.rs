@@ -31,6 +31,10 @@ pub struct MemoryBacking {
     pub io_budget: AtomicU64,
     /// Promises of space to shrink that are still given, likewise.
     pub shrink_budget: AtomicU64,
+    /// The inode whose items can be neither read nor changed, for tests of corruption; 0: none.
+    pub unreadable: AtomicU64,
+    /// Whether it is the device that fails where they are.
+    pub device_fails: AtomicBool,
 }
 
 struct Shared {
@@ -117,6 +121,8 @@ impl MemoryBacking {
             writable: true,
             io_budget: AtomicU64::new(u64::MAX),
             shrink_budget: AtomicU64::new(u64::MAX),
+            unreadable: AtomicU64::new(0),
+            device_fails: AtomicBool::new(false),
         })
     }
 
@@ -205,6 +211,12 @@ impl MemoryBacking {
         Ok(())
     }
 
+    fn bad(&self) -> Option<Bad> {
+        let object = self.unreadable.load(Ordering::Relaxed);
+        let device_fails = self.device_fails.load(Ordering::Relaxed);
+        (object != 0).then_some(Bad { object, device_fails })
+    }
+
     fn spend(&self) -> Result<()> {
         let left = self.io_budget.load(Ordering::Relaxed);
         if left == 0 {
@@ -247,25 +259,51 @@ impl MemoryBacking {
 struct MemoryView {
     items: Tree,
     blocks: Blocks,
+    bad: Option<Bad>,
 }
 
-fn range_of(items: &BTreeMap<Key, Vec<u8>>, from: Key, to: Key, visit: &mut Visit<'_>) {
+/// An inode whose items are on a bad node.
+#[derive(Clone, Copy)]
+struct Bad {
+    object: u64,
+    device_fails: bool,
+}
+
+/// That `key` is not on the bad node.
+fn check_node(bad: Option<Bad>, key: Key) -> Result<()> {
+    let what = "a node does not match its tag";
+    match bad.filter(|bad| bad.object == key.object) {
+        None => Ok(()),
+        Some(bad) if bad.device_fails => Err(VolumeError::Io("injected".into())),
+        Some(_) => Err(VolumeError::Corrupt { what, ino: None, offset: None, addr: None }),
+    }
+}
+
+fn range_of(
+    items: &BTreeMap<Key, Vec<u8>>,
+    from: Key,
+    to: Key,
+    bad: Option<Bad>,
+    visit: &mut Visit<'_>,
+) -> Result<()> {
     if from <= to {
         for (key, value) in items.range(from..=to) {
+            check_node(bad, *key)?;
             if visit(*key, value) == ControlFlow::Break(()) {
-                return;
+                break;
             }
         }
     }
+    Ok(())
 }
 
 impl Items for MemoryView {
     fn get(&self, key: Key) -> Result<Option<Vec<u8>>> {
+        check_node(self.bad, key)?;
         Ok(self.items.get(&key).cloned())
     }
     fn range(&self, from: Key, to: Key, visit: &mut Visit<'_>) -> Result<()> {
-        range_of(&self.items, from, to, visit);
-        Ok(())
+        range_of(&self.items, from, to, self.bad, visit)
     }
 }
 
@@ -299,6 +337,7 @@ struct MemoryTxn<'a> {
 
 impl Items for MemoryTxn<'_> {
     fn get(&self, key: Key) -> Result<Option<Vec<u8>>> {
+        check_node(self.backing.bad(), key)?;
         match self.edits.get(&key) {
             Some(edit) => Ok(edit.clone()),
             None => Ok(self.base.get(&key).cloned()),
@@ -316,8 +355,7 @@ impl Items for MemoryTxn<'_> {
                 None => merged.remove(key),
             };
         }
-        range_of(&merged, from, to, visit);
-        Ok(())
+        range_of(&merged, from, to, self.backing.bad(), visit)
     }
 }
 
@@ -327,10 +365,12 @@ impl Edit for MemoryTxn<'_> {
     }
     fn put(&mut self, key: Key, value: &[u8]) -> Result<()> {
         assert!(value.len() <= 4096, "a value of {} bytes does not fit a node", value.len());
+        check_node(self.backing.bad(), key)?;
         self.edits.insert(key, Some(value.to_vec()));
         Ok(())
     }
     fn remove(&mut self, key: Key) -> Result<()> {
+        check_node(self.backing.bad(), key)?;
         self.edits.insert(key, None);
         Ok(())
     }
@@ -352,7 +392,8 @@ impl Backing for MemoryBacking {
     }
     fn view(&self) -> Result<Box<dyn Snapshot>> {
         let items = Arc::clone(&self.state.lock().items);
-        Ok(Box::new(MemoryView { items, blocks: Arc::clone(&self.shared.blocks) }))
+        let blocks = Arc::clone(&self.shared.blocks);
+        Ok(Box::new(MemoryView { items, blocks, bad: self.bad() }))
     }
     fn transact(&self, edit: &mut dyn FnMut(&mut dyn Edit) -> Result<()>) -> Result<()> {
         let _open = self.gate.read();

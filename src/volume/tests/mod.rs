@@ -7,6 +7,7 @@ mod failures;
 mod model;
 mod names;
 mod threads;
+mod unreadable;
 
 use std::sync::Arc;
 

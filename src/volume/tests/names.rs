@@ -6,7 +6,7 @@ use super::{ROOT, Rig, USER, WRITE, pattern};
 use crate::base::units::InodeNo;
 use crate::volume::backing::Backing as _;
 use crate::volume::items::{inode_key, kind};
-use crate::volume::{FileKind, ROOT_INODE, RenameFlags, VolumeError};
+use crate::volume::{FileKind, ROOT_INODE, RenameFlags, VolumeError, is_stand_in};
 
 const PLAIN: RenameFlags = RenameFlags { noreplace: false, exchange: false, whiteout: false };
 
@@ -341,19 +341,33 @@ fn one_rotten_inode_hides_no_name_and_leaks_no_lookup() {
     inos.iter().for_each(|ino| rig.volume.forget(*ino, 1));
     rig.backing.checkpoint().unwrap();
     rot(&rig, inos[2]);
-    let mut seen = BTreeMap::new();
-    rig.volume
-        .readdir(ROOT_INODE, 2, true, &mut |entry| {
-            seen.insert(entry.ino, entry.attr.is_some());
-            false
-        })
-        .unwrap();
-    assert_eq!(seen.len(), 5);
-    for ino in &inos {
-        assert_eq!(seen[ino], *ino != inos[2]);
-        rig.volume.forget(*ino, 1);
+    rig.backing.transact(&mut |txn| txn.remove(inode_key(inos[3]))).unwrap();
+    // Listed whole, and by a reader that takes one name at a time.
+    for at_once in [5, 1] {
+        let mut seen = BTreeMap::new();
+        let mut cookie = 2;
+        while seen.len() < 5 {
+            let mut taken = 0;
+            rig.volume
+                .readdir(ROOT_INODE, cookie, true, &mut |entry| {
+                    if taken < at_once {
+                        seen.insert(entry.ino, entry.attr.unwrap());
+                        cookie = entry.cookie;
+                    }
+                    taken += 1;
+                    taken > at_once
+                })
+                .unwrap();
+            assert!(taken > 0, "names are hidden");
+        }
+        for ino in &inos {
+            let attr = seen[ino];
+            assert_eq!(is_stand_in(attr.ino), *ino == inos[2] || *ino == inos[3]);
+            assert_eq!((attr.kind, attr.nlink), (FileKind::File, 1));
+            rig.volume.forget(attr.ino, 1);
+        }
+        assert_eq!(rig.volume.inodes_looked_up(), 0);
     }
-    assert_eq!(rig.volume.inodes_looked_up(), 0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The judgement on one mutation.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use strongroom::base::{ClusterId, InodeNo};
@@ -8,7 +9,7 @@ use strongroom::device::Device;
 use strongroom::device::sim::SimDevice;
 use strongroom::pool::{self, CutPlan, Head, OpenOptions, Pool, PoolError};
 use strongroom::verify::{self, CheckOptions, Owner, Report, Severity};
-use strongroom::volume::{Caller, OpenFlags, ROOT_INODE, Volume};
+use strongroom::volume::{Caller, OpenFlags, ROOT_INODE, Volume, VolumeError};
 
 use crate::corrupt::damage::Damage;
 use crate::corrupt::look::{Looked, look};
@@ -220,7 +221,7 @@ impl Live<'_> {
         Err(format!("{}: wrong data: {wrong}", seen.owner))
     }
 
-    /// A damaged file is deleted; a new one is written.
+    /// A new file is written, the damaged ones are deleted.
     fn change(
         &self,
         catalog: &Arc<Catalog>,
@@ -231,32 +232,6 @@ impl Live<'_> {
         let needs_maps = self.damage.hits(self.sample, Kind::Ring);
         let told =
             |what: String| if needs_maps { Ok(()) } else { Err(format!("{}: {what}", seen.owner)) };
-        if self.hits_only(Kind::Data) {
-            for (path, ino, _) in &seen.looked.failed {
-                let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
-                let mut at = ROOT_INODE;
-                for part in parent.split('/').filter(|part| !part.is_empty()) {
-                    at = volume.lookup(at, part.as_bytes()).map_err(|e| e.to_string())?.attr.ino;
-                }
-                if let Err(error) = volume.unlink(at, name.as_bytes()) {
-                    return Err(format!(
-                        "{}: {path} ({ino}) cannot be deleted: {error}",
-                        seen.owner
-                    ));
-                }
-            }
-            loop {
-                match volume.background_step() {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => return Err(format!("{}: not freed: {error}", seen.owner)),
-                }
-            }
-            let after = look(volume);
-            if !after.failed.is_empty() {
-                return Err(format!("{}: still failing after deletion", seen.owner));
-            }
-        }
         let flags = OpenFlags { write: true, truncate: false };
         let content = vec![0x5a; 20_000];
         let made = volume.create(ROOT_INODE, b"new-file", 0o644, flags, &ROOT);
@@ -280,11 +255,49 @@ impl Live<'_> {
         if self.damage.hits(self.sample, Kind::Node) {
             overwrite(volume, seen);
         }
+        self.delete(volume, seen)?;
         if let Err(error) = catalog.pool().checkpoint(CutPlan::default()) {
             told(format!("no checkpoint: {error}"))?;
         }
         if let Err(error) = catalog.close_head(head) {
             told(format!("it cannot be closed: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Every damaged file can be deleted: each that is listed and cannot be read whole, whatever of
+    /// it is hit. Directories stay.
+    fn delete(&self, volume: &Volume, seen: &Seen) -> Judged<()> {
+        let files = |looked: &Looked| {
+            let is_file = |path: &&String| !path.is_empty() && !looked.directories.contains(*path);
+            looked.failed.iter().map(|(path, ..)| path).filter(is_file).cloned().collect()
+        };
+        let damaged: BTreeSet<String> = files(&seen.looked);
+        for path in &damaged {
+            let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let mut at = ROOT_INODE;
+            for part in parent.split('/').filter(|part| !part.is_empty()) {
+                at = volume.lookup(at, part.as_bytes()).map_err(|e| e.to_string())?.attr.ino;
+            }
+            if let Err(error) = volume.unlink(at, name.as_bytes()) {
+                return Err(format!("{}: {path} cannot be deleted: {error}", seen.owner));
+            }
+        }
+        let data_alone = self.hits_only(Kind::Data);
+        loop {
+            match volume.background_step() {
+                Ok(true) => {}
+                Ok(false) => break,
+                // What is to be freed lies where the tree cannot be read.
+                Err(VolumeError::Corrupt { .. }) if !data_alone => break,
+                Err(error) => return Err(format!("{}: not freed: {error}", seen.owner)),
+            }
+        }
+        // What was written over where the tree cannot be read fails from then on.
+        let mut left: BTreeSet<String> = files(&look(volume));
+        left.retain(|path| data_alone || damaged.contains(path));
+        if !left.is_empty() {
+            return Err(format!("{}: still failing after deletion: {left:?}", seen.owner));
         }
         Ok(())
     }

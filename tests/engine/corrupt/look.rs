@@ -1,6 +1,6 @@
 //! A volume looked at where reading may fail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use strongroom::base::InodeNo;
@@ -14,6 +14,8 @@ pub struct Looked {
     pub tree: BTreeMap<String, (InodeNo, Option<Seen>)>,
     /// Path, inode, why.
     pub failed: Vec<(String, InodeNo, VolumeError)>,
+    /// Directories, as their entries say.
+    pub directories: BTreeSet<String>,
 }
 
 /// Everything that can be seen in a volume.
@@ -62,11 +64,19 @@ fn list(
     }
     for (name, ino, kind) in entries {
         let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}/{name}") };
-        match volume.lookup(dir, name.as_bytes()) {
-            Ok(entry) => {
-                volume.forget(entry.attr.ino, 1);
-                assert_eq!(entry.attr.ino, ino, "{path}: list and lookup differ");
+        if kind == FileKind::Directory {
+            looked.directories.insert(path.clone());
+        }
+        let looked_up = volume.lookup(dir, name.as_bytes()).and_then(|entry| {
+            volume.forget(entry.attr.ino, 1);
+            assert_eq!(entry.attr.kind, kind, "{path}: list and lookup differ");
+            match entry.unreadable {
+                Some(error) => Err(error),
+                None => Ok(entry.attr.ino),
             }
+        });
+        match looked_up {
+            Ok(found) => assert_eq!(found, ino, "{path}: list and lookup differ"),
             Err(error) => {
                 looked.failed.push((path.clone(), ino, error));
                 looked.tree.insert(path, (ino, None));

@@ -3,7 +3,7 @@
 //! overwritten, swapped with another, put back to what it once held), and the pool is checked,
 //! opened, read whole, written to and opened again. It must never give wrong data and never panic;
 //! what cannot be read must have been found and named by the check; what is not hit must be
-//! readable; a file whose data are damaged can be deleted.
+//! readable; every damaged file can be deleted.
 //!
 //! A failing mutation is printed. `STRONGROOM_SEED=n` runs the pool and mutation of that number,
 //! `STRONGROOM_MUTATIONS=n` so many from there on (from 0 without); `scripts/corrupt.sh` runs many.
