@@ -19,6 +19,7 @@ use crate::block::Run;
 use crate::crypto;
 use crate::device::Device;
 use crate::pool::PoolError;
+use crate::pool::recover::UNREADABLE;
 use crate::sys::aligned::AlignedBuf;
 
 /// Blocks read at once when looking for records beyond a gap.
@@ -95,6 +96,9 @@ struct IntervalLog {
 /// [`PoolError::Corrupt`] where records that had been flushed are missing or where fewer than the
 /// decided number are there; the device's, also where what says which records count cannot be read.
 pub fn scan(request: &ScanRequest<'_>) -> Result<Scan, PoolError> {
+    if request.decided == Some(UNREADABLE) {
+        return Err(corrupt("intent log that an opening could not read", request.area));
+    }
     let intervals = read_intervals(request, Missing::IsDamage)?;
     if let Some(decided) = request.decided {
         return take_decided(request, intervals, decided);
