@@ -98,7 +98,7 @@ fn tree(tree: &Copied) -> String {
         Fate::Empty => format!("{owner}: holds nothing"),
         Fate::Refused => format!("{owner}: refused"),
         Fate::Unasked => {
-            let of = if tree.cluster_deleted { ", which was deleted" } else { "" };
+            let of = if tree.cluster_deleted { ", a cluster that was deleted" } else { "" };
             format!("{owner}{of}: not asked for")
         }
         Fate::Unreadable => {

@@ -127,7 +127,7 @@ filled() {
     other=$(take db)
     sr shutdown
     sr salvage --list > "$work/told"
-    grep -qx "snapshot $id of gone, which was deleted: not asked for" "$work/told"
+    grep -qx "snapshot $id of gone, a cluster that was deleted: not asked for" "$work/told"
     grep -qx "snapshot $other of db: not asked for" "$work/told"
     note="2 snapshots were not asked for, 1 of them of deleted clusters: --snapshot ID copies one"
     grep -qxF "note: $note" "$work/told"
