@@ -18,15 +18,15 @@ const KIND_SHIFT: u32 = 58;
 const INODE_MASK: u64 = (1 << KIND_SHIFT) - 1;
 
 const fn number(ino: InodeNo, kind: FileKind) -> InodeNo {
-    InodeNo(MARK | (kind.dirent_type() as u64) << KIND_SHIFT | ino.0 & INODE_MASK)
+    InodeNo(MARK | ((kind.dirent_type() as u64) << KIND_SHIFT) | (ino.0 & INODE_MASK))
 }
 
 /// The inode that a number stands for, and its kind.
 const fn stands_for(number: InodeNo) -> Option<(InodeNo, FileKind)> {
-    if number.0 >> KIND_SHIFT & !0xf != MARK >> KIND_SHIFT {
+    if (number.0 >> KIND_SHIFT) & !0xf != MARK >> KIND_SHIFT {
         return None;
     }
-    match FileKind::from_dirent_type((number.0 >> KIND_SHIFT & 0xf) as u8) {
+    match FileKind::from_dirent_type(((number.0 >> KIND_SHIFT) & 0xf) as u8) {
         Some(kind) => Some((InodeNo(number.0 & INODE_MASK), kind)),
         None => None,
     }
@@ -93,7 +93,7 @@ mod tests {
             }
         }
         assert_eq!(numbers.len(), 21);
-        for ino in [0, 1, 16, INODE_MASK, 1 << 58, MARK - 1, MARK, MARK | 15 << 58, u64::MAX] {
+        for ino in [0, 1, 16, INODE_MASK, 1 << 58, MARK - 1, MARK, MARK | (15 << 58), u64::MAX] {
             assert!(!is_stand_in(InodeNo(ino)), "{ino:#x}");
         }
     }
