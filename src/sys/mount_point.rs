@@ -88,10 +88,13 @@ impl MountPointError {
                 "name an empty directory, or move what is in this one away: a mount would hide it"
                     .to_owned()
             }
-            Self::AlreadyMounted { path, .. } => format!(
-                "see what it is: findmnt {path}; name another directory, or: umount {path}",
-                path = path.display()
-            ),
+            Self::AlreadyMounted { path, what } => {
+                let ours = if what == "fuse.strongroom" { "strongroom " } else { "" };
+                let path = path.display();
+                format!(
+                    "see what it is: findmnt {path}; name another directory, or: {ours}umount {path}"
+                )
+            }
             Self::Forbidden { .. } => {
                 "name a directory outside of the pool and of its mounts".to_owned()
             }

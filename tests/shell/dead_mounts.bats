@@ -62,7 +62,7 @@ dead() { sr status --json | jq -r '.deadMounts[].mountpoint' | grep "^$work/" | 
     sr mount db "$work/m"; sr umount db
     [ "$(sr status --json | jq -c .nextSteps)" = '[]' ]
     sr key disable k1 --yes
-    sr status | grep -qx '  - 1 needs local://k1, which is disabled; enable it: strongroom key enable local://k1'
+    sr status | grep -qx '  - 1 cluster or snapshot needs local://k1, which is disabled; enable it: strongroom key enable local://k1'
     sr key enable k1
     [ "$(sr status --json | jq -c .nextSteps)" = '[]' ]
     snap=$(take db)

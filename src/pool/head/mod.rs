@@ -20,6 +20,8 @@ mod damage_tests;
 #[cfg(test)]
 mod full_tests;
 #[cfg(test)]
+mod growth_tests;
+#[cfg(test)]
 mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
