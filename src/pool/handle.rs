@@ -65,6 +65,8 @@ pub struct Pool {
     pub(in crate::pool) keeper: Mutex<Option<Arc<dyn Keeper>>>,
     pub(in crate::pool) catalog: RwLock<Catalog>,
     pub(in crate::pool) last_checkpoint: Mutex<Timestamp>,
+    /// Those that are durable, for whoever asks while a checkpoint is under way.
+    wraps: Mutex<Vec<EngineWrap>>,
 }
 
 impl Pool {
@@ -72,6 +74,7 @@ impl Pool {
         let generation = serial.clear.generation;
         let pool = Arc::new(Self {
             core,
+            wraps: Mutex::new(Rank::EngineWraps, serial.clear.wraps.clone()),
             serial: Mutex::new(Rank::Checkpoint, serial),
             participants: RwLock::new(Rank::Participants, Vec::new()),
             keeper: Mutex::new(Rank::Keeper, None),
@@ -197,7 +200,7 @@ impl Pool {
     /// Wraps of the engine key.
     #[must_use]
     pub fn wraps(&self) -> Vec<EngineWrap> {
-        self.serial.lock().clear.wraps.clone()
+        self.wraps.lock().clone()
     }
 
     /// Whether it takes changes, and what is wrong.
@@ -279,8 +282,11 @@ impl Pool {
         // alone, and find the other not as it should be.
         let mut serial = self.serial.lock();
         self.core.check_writable()?;
-        serial.clear.wraps = wraps;
-        self.checkpoint_locked(&mut serial, CutPlan { narrowing: true, ..CutPlan::default() })
+        serial.clear.wraps.clone_from(&wraps);
+        let plan = CutPlan { narrowing: true, ..CutPlan::default() };
+        let done = self.checkpoint_locked(&mut serial, plan)?;
+        *self.wraps.lock() = wraps;
+        Ok(done)
     }
 
     /// Grows the pool to `new_size` bytes.

@@ -115,6 +115,8 @@ pub enum Rank {
     CatalogTree,
     /// When the last checkpoint was.
     LastCheckpoint,
+    /// The wraps of the engine key that are durable.
+    EngineWraps,
 
     // Blocks.
     /// One write of a node at a time; downwards, from the root.
