@@ -171,8 +171,17 @@ fn folded_maps_bring_back_the_same_space_and_slots_alternate() {
     }
 }
 
-#[test]
-fn a_rotten_map_freezes_its_region_and_is_never_guessed() {
+/// A region of which the map was written, and some of its blocks.
+struct FoldedRegion {
+    rig: Rig,
+    run: Run,
+    region: u32,
+    items: Vec<(u32, RegionItem)>,
+    /// Where on the device the map stands, in bytes.
+    at: u64,
+}
+
+fn folded_region() -> FoldedRegion {
     let rig = rig(256);
     let book = rig.book(2);
     let run = rig.space.allocate(Class::Data, 8, 8).unwrap();
@@ -182,11 +191,17 @@ fn a_rotten_map_freezes_its_region_and_is_never_guessed() {
     let folded = rig.space.fold(&[region], Generation(2)).unwrap();
     let slot = folded[0].item.slot.as_ref().unwrap();
     let at = rig.space.geometry().slot_run(region, slot.index, 1).addr.offset_bytes();
+    let items = folded.iter().map(|f| (f.region, f.item.clone())).collect();
+    FoldedRegion { rig, run, region, items, at }
+}
+
+#[test]
+fn a_rotten_map_freezes_its_region_and_is_never_guessed() {
+    let FoldedRegion { rig, region, items, at, .. } = folded_region();
     let mut block = [0u8; 4096];
     rig.device.read(at, &mut block).unwrap();
     block[100] ^= 1;
     rig.device.write(at, &block).unwrap();
-    let items = folded.iter().map(|f| (f.region, f.item.clone())).collect();
     let (_, reopened) = space(&rig.device, items);
     assert!(matches!(reopened.region_map(region), Err(BlockError::Corrupt { .. })));
     let given = reopened.allocate(Class::Data, 8, 8).unwrap();
@@ -196,34 +211,25 @@ fn a_rotten_map_freezes_its_region_and_is_never_guessed() {
 
 #[test]
 fn a_map_that_cannot_be_read_freezes_its_region_until_the_next_opening() {
-    let rig = rig(256);
-    let book = rig.book(2);
-    let run = rig.space.allocate(Class::Data, 8, 8).unwrap();
-    book.push(alloc(run)).unwrap();
-    rig.checkpoint(2);
-    let (region, _) = rig.space.geometry().locate(run).unwrap();
-    let folded = rig.space.fold(&[region], Generation(2)).unwrap();
-    let slot = folded[0].item.slot.as_ref().unwrap();
-    let at = rig.space.geometry().slot_run(region, slot.index, 1).addr.offset_bytes();
-    let items = || folded.iter().map(|f| (f.region, f.item.clone())).collect();
+    let FoldedRegion { rig, run, region, items, at } = folded_region();
     rig.device.make_unreadable(at);
     // By a fold.
-    let (_, reopened) = space(&rig.device, items());
+    let (_, reopened) = space(&rig.device, items.clone());
     assert!(reopened.fold(&[region], Generation(2)).unwrap().is_empty());
     assert_eq!(reopened.report().frozen_regions, 1);
     // By an allocation.
-    let (_, reopened) = space(&rig.device, items());
+    let (_, reopened) = space(&rig.device, items.clone());
     let given = reopened.allocate(Class::Data, 8, 8).unwrap();
     assert_ne!(reopened.geometry().locate(given).unwrap().0, region);
     assert_eq!(reopened.report().frozen_regions, 1);
     // By what a log claims.
-    let (_, reopened) = space(&rig.device, items());
+    let (_, reopened) = space(&rig.device, items.clone());
     reopened.take(Class::Data, Run { addr: run.end(), blocks: 4 }).unwrap();
     assert_eq!(reopened.report().frozen_regions, 1);
     rig.device.make_readable();
     reopened.region_map(region).unwrap();
     assert_eq!(reopened.report().frozen_regions, 1, "what was taken unseen may be anybody's");
-    let (_, reopened) = space(&rig.device, items());
+    let (_, reopened) = space(&rig.device, items);
     let given = reopened.allocate(Class::Data, 8, 8).unwrap();
     assert_eq!(reopened.geometry().locate(given).unwrap().0, region);
 }

@@ -38,10 +38,9 @@ fn end(context: &Context, report: &Report, listed_only: bool) -> Outcome {
     }
     if report.has_lost() {
         let what = "not everything could be read";
-        let any = |fate| report.results.iter().any(|tree| tree.state == fate);
-        let hint = match (listed_only, any(Fate::Readable)) {
+        let hint = match (listed_only, any(report, Fate::Readable)) {
             (true, true) => "what is above can be copied all the same: strongroom salvage DEST",
-            (false, _) if any(Fate::Copied) => "what is missing stands in the report",
+            (false, _) if any(report, Fate::Copied) => "what is missing stands in the report",
             _ => "bring the pool back from a copy of it: nothing of this one can be copied",
         };
         return problem(ProblemCode::Corrupt, what, hint);
@@ -56,6 +55,11 @@ fn end(context: &Context, report: &Report, listed_only: bool) -> Outcome {
     }
 }
 
+/// Whether any tree came to this.
+fn any(report: &Report, fate: Fate) -> bool {
+    report.results.iter().any(|tree| tree.state == fate)
+}
+
 fn text(report: &Report, listed_only: bool) -> String {
     let mut lines: Vec<String> = report.notes.iter().map(|note| format!("note: {note}")).collect();
     lines.extend(report.results.iter().map(tree));
@@ -66,12 +70,11 @@ fn text(report: &Report, listed_only: bool) -> String {
     for kept in &report.not_kept {
         lines.push(format!("not kept: {} ({} times, first {})", kept.what, kept.files, kept.first));
     }
-    let any = |fate| report.results.iter().any(|tree| tree.state == fate);
     if lines.is_empty() {
         lines.push("there is nothing in the pool".to_owned());
-    } else if listed_only && !any(Fate::Readable) {
+    } else if listed_only && !any(report, Fate::Readable) {
         lines.push("no tree can be copied".to_owned());
-    } else if !listed_only && !any(Fate::Copied) {
+    } else if !listed_only && !any(report, Fate::Copied) {
         lines.push("no tree was copied".to_owned());
     }
     lines.join("\n")
