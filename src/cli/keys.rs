@@ -20,7 +20,7 @@ pub(in crate::cli) fn run(context: &Context, command: KeyCommand) -> Outcome {
             let key: Key = context.post("/v1/keys", &CreateKey { name, deletion_wait })?;
             context.out.reply(&key, |k| k.encryption_key_id.to_string())?;
             if let Some(count) = key.keys_not_backed_up.filter(|c| *c > 0) {
-                context.out.note(&not_backed_up(count));
+                context.out.aside(&not_backed_up(count));
             }
             Ok(())
         }
@@ -59,7 +59,9 @@ pub(in crate::cli) fn run(context: &Context, command: KeyCommand) -> Outcome {
             let key = change(context, &id, "disable")?;
             context.out.reply(&Changed { key: &key, usage: &usage }, |c| state_text(c.key))?;
             if key.used_by > 0 {
-                context.out.note("what is mounted under it goes on; mount and restore are refused");
+                context
+                    .out
+                    .aside("what is mounted under it goes on; mount and restore are refused");
             }
             Ok(())
         }

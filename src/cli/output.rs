@@ -101,6 +101,13 @@ impl Output {
         self.note(&format!("{head} {text}"));
     }
 
+    /// A line that `--json` need not say, since the document does.
+    pub fn aside(self, text: &str) {
+        if !self.json {
+            self.note(text);
+        }
+    }
+
     /// Several, as long as they do not stand in the document.
     pub fn warn_of(self, warnings: &[String]) {
         if !self.json {

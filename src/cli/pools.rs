@@ -59,8 +59,14 @@ fn not_running(context: &Context, problem: Problem) -> Outcome {
         parts.join("\n\n")
     };
     context.out.print(&context.out.rendered(&found, text))?;
-    let pool = context.places.pool.display();
-    Err(problem.with_hint(format!("strongroom --pool {pool} daemon")))
+    let pool = &context.places.pool;
+    if matches!(pool.try_exists(), Ok(false)) {
+        let told = format!("{}: it does not exist", problem.detail);
+        return Err(Problem::new(problem.code, told).with_hint(
+            "name the pool by --pool; only where there never was one: strongroom init",
+        ));
+    }
+    Err(problem.with_hint(format!("strongroom --pool {} daemon", pool.display())))
 }
 
 fn status_text(s: &Status) -> String {

@@ -17,6 +17,8 @@ use crate::sys;
 
 /// How long a daemon that somebody else starts may take until it serves.
 const OTHERS_START: Duration = Duration::from_secs(30);
+/// After so long, whoever waits for it is told.
+const TOLD_AFTER: Duration = Duration::from_secs(2);
 /// How long an ending daemon may take: its last checkpoint may wait for a slow device.
 const END_TIMEOUT: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(30);
@@ -92,16 +94,26 @@ pub(in crate::cli) fn start_detached(context: &Context) -> Outcome {
 /// The same with more arguments of `daemon`. Where somebody else has the pool, it is either one who
 /// was faster and whose daemon will do, or one who is just ending.
 pub(in crate::cli) fn start_detached_with(context: &Context, arguments: &[OsString]) -> Outcome {
-    let end = sys::clock::monotonic() + OTHERS_START;
+    let begin = sys::clock::monotonic();
     let mut pause = POLL;
+    let mut told = false;
     loop {
         match start_once(context, arguments) {
             Err(problem) if problem.code == ProblemCode::PoolBusy => {
                 if context.client().is_served()? {
                     return Ok(());
                 }
-                if sys::clock::monotonic() >= end {
-                    return Err(problem);
+                let waited = sys::clock::monotonic() - begin;
+                if waited >= OTHERS_START {
+                    return Err(problem.with_hint(format!(
+                        "{} does not answer for it: name the socket of the daemon that has the pool by \
+                         --socket, or end that daemon",
+                        context.places.socket.display()
+                    )));
+                }
+                if waited >= TOLD_AFTER && !told {
+                    context.out.note(&format!("waiting: {}", problem.detail));
+                    told = true;
                 }
                 sys::clock::sleep(pause);
                 pause = (pause * 2).min(POLL_MAX);

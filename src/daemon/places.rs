@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{ProblemCode, limits};
 use crate::control::Problem;
+use crate::device::IMAGE_NAME;
 use crate::sys;
 
 /// Where a pool stands unless something else is said.
 pub const DEFAULT_POOL: &str = "/var/lib/strongroom";
+/// The control socket in a directory.
+const SOCKET: &str = "control.sock";
 /// Names the configuration directory.
 pub const CONFIG_VARIABLE: &str = "STRONGROOM_CONFIG";
 
@@ -31,12 +34,12 @@ impl Places {
     /// # Errors
     /// [`ProblemCode::Config`] where a place cannot be made out.
     pub fn find(pool: &Path, socket: Option<&Path>) -> Result<Self, Problem> {
-        let pool = resolve(pool)?;
+        let pool = whole(resolve(pool)?);
         let chosen = socket.map(absolute).transpose()?;
         let socket_chosen = chosen.is_some();
         let socket = match chosen {
             Some(socket) => socket,
-            None if is_directory_pool(&pool) => pool.join("control.sock"),
+            None if is_directory_pool(&pool) => pool.join(SOCKET),
             None => runtime_directory()?.join(format!("{}.sock", systemd_escape_path(&pool))),
         };
         Ok(Self { pool, socket, socket_chosen })
@@ -82,6 +85,16 @@ fn resolve(path: &Path) -> Result<PathBuf, Problem> {
         _ => None,
     };
     Ok(resolved.unwrap_or(path))
+}
+
+/// A served directory, where its image was named.
+fn whole(pool: PathBuf) -> PathBuf {
+    match pool.parent() {
+        Some(directory) if pool.ends_with(IMAGE_NAME) && directory.join(SOCKET).exists() => {
+            directory.to_owned()
+        }
+        _ => pool,
+    }
 }
 
 /// Whether a pool at `path` stands, or would be made, as a directory: what does not exist becomes
@@ -160,6 +173,10 @@ mod tests {
         let places = Places::find(&link, None).unwrap();
         assert_eq!(places, Places::find(&real, None).unwrap());
         assert_eq!(places.socket, real.join("control.sock"));
+        let image = real.join("pool.img");
+        assert_eq!(Places::find(&image, None).unwrap().pool, image);
+        std::fs::write(&places.socket, "").unwrap();
+        assert_eq!(Places::find(&image, None).unwrap(), places);
         let named = Places::find(&real, Some(Path::new("/s"))).unwrap();
         assert_eq!(named.socket, Path::new("/s"));
     }

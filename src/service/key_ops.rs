@@ -267,6 +267,12 @@ impl Service {
         let keyring = self.keyring()?;
         let key = keyring.show(id)?;
         let forced = force == Some(id);
+        if let Some(other) = force.filter(|_| !forced) {
+            let what = format!("{id} is not deleted: --force names {other}, which is another key");
+            return Err(ServiceError::new(ProblemCode::Confirmation, what).with_hint(format!(
+                "name the same one twice: strongroom key delete {id} --force {id}"
+            )));
+        }
         let now = self.now();
         if key.state == KeyState::PendingDeletion && forced && keyring.is_time_held(now) {
             keyring.confirm_time(now)?;
