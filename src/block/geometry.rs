@@ -34,6 +34,12 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// The same of a pool that has grown to `total_blocks`.
+    #[must_use]
+    pub fn with_blocks(self, total_blocks: u64) -> Self {
+        Self { total_blocks: total_blocks.max(self.total_blocks), ..self }
+    }
+
     /// The layout of a new pool on a device of `size_bytes`.
     #[must_use]
     pub fn for_size(size_bytes: u64) -> Self {

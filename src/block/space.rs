@@ -288,9 +288,11 @@ impl Space {
 
     /// The pool now ends at `total_blocks`.
     pub fn grow(&self, total_blocks: u64) {
+        // Nobody takes the backing of a region meanwhile whose length he has seen.
+        let _backing = self.backing.lock();
         let mut inner = self.inner.lock();
         let old = inner.geometry;
-        let new = Geometry { total_blocks: total_blocks.max(old.total_blocks), ..old };
+        let new = old.with_blocks(total_blocks);
         let last = old.region_count().checked_sub(1);
         if let Some(last) = last {
             // From here on in memory, so that it is counted as what it becomes.

@@ -5,12 +5,53 @@ use std::time::Duration;
 
 use super::Head;
 use super::tests::{
-    CLUSTER, Extent, contents, create, keeper, key, open, open_pool, root_key, stored_head, write,
+    CLUSTER, Extent, contents, create, keeper, key, open, open_cluster, open_pool, root_key,
+    stored_head, write,
 };
+use crate::device::DeviceError;
 use crate::device::sim::SimDevice;
-use crate::pool::{CatalogTxn, CutPlan, CutReport, Keeper, OpenOptions, PoolError};
+use crate::pool::{CatalogTxn, CutPlan, CutReport, Keeper, OpenOptions, Pool, PoolError};
 use crate::sys::sync::{Mutex, Rank};
 use crate::sys::threads;
+
+/// Writes until nothing more is accepted.
+fn fill(pool: &Pool, head: &Head) {
+    let mut n = 0;
+    for blocks in [64, 8, 1] {
+        while write(head, 10_000 + n, blocks, 7, true).is_ok() {
+            n += 1;
+            if n % 200 == 0 {
+                pool.checkpoint(CutPlan::default()).unwrap();
+            }
+        }
+    }
+    pool.checkpoint(CutPlan::default()).unwrap();
+}
+
+/// Its last region would be longer than what stands beneath it, and what had been promised in it would
+/// find no room.
+#[test]
+fn a_pool_with_no_room_beneath_does_not_grow_and_goes_on_as_it_was() {
+    // Four regions, and a fifth that ends after a quarter.
+    const SIZE: u64 = (8 + 4 * 64 + 16) << 20;
+    let sim = create(SIZE);
+    sim.limit_backing(Some(SIZE));
+    let (pool, head) = open(&sim);
+    fill(&pool, &head);
+    let (space, expected) = (pool.space(), contents(&head));
+    let refused = pool.grow(512 << 20);
+    assert!(matches!(refused, Err(PoolError::Io(DeviceError::NoSpace))), "{refused:?}");
+    assert_eq!(pool.space().capacity, space.capacity);
+    pool.checkpoint(CutPlan::default()).unwrap();
+    let crashed = sim.fork_crashed(1);
+    let again = open_pool(&crashed, OpenOptions::default());
+    assert_eq!(contents(&open_cluster(&again, CLUSTER)), expected);
+
+    sim.limit_backing(None);
+    pool.grow(512 << 20).unwrap();
+    write(&head, 900_000, 64, 8, true).unwrap();
+    head.commit().unwrap();
+}
 
 /// Blocks beyond the old end of a pool that grows are nobody's until its superblocks say where the new
 /// one is: after a crash a log that claims them would be refused.
@@ -42,16 +83,7 @@ fn what_is_committed_while_the_pool_grows_is_there_after_a_power_cut() {
     let sim = create(256 << 20);
     let (pool, head) = open(&sim);
     let old_end = pool.geometry().total_blocks;
-    let mut n = 0;
-    for blocks in [64, 8, 1] {
-        while write(&head, 10_000 + n, blocks, 7, true).is_ok() {
-            n += 1;
-            if n % 200 == 0 {
-                pool.checkpoint(CutPlan::default()).unwrap();
-            }
-        }
-    }
-    pool.checkpoint(CutPlan::default()).unwrap();
+    fill(&pool, &head);
     let crashed = Mutex::new(Rank::StandIn, Vec::new());
     let committer = Arc::new(Committer { head: Arc::clone(&head), sim: Arc::clone(&sim), crashed });
     pool.set_keeper(Arc::clone(&committer) as _);
