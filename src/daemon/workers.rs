@@ -106,6 +106,7 @@ fn checkpoints(service: &Service, stop: &Stop) {
 fn background(service: &Service, stop: &Stop) {
     let mut last = String::new();
     let mut rest = BACKGROUND_PAUSE;
+    let _attended = service.attend_background();
     while !stop.rest(rest) {
         rest = match service.tick_background() {
             Ok(more) => {

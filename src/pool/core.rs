@@ -10,6 +10,7 @@ use crate::crypto::LogOuterKey;
 use crate::device::{Device, DeviceError, Operation};
 use crate::pool::due::Due;
 use crate::pool::flushes::Flushes;
+use crate::pool::freeing::Freeing;
 use crate::pool::{Pool, PoolError};
 use crate::sys::sync::{Mutex, Rank, RwLock};
 use crate::tree::Nodes;
@@ -50,6 +51,8 @@ pub(in crate::pool) struct Core {
     pub readers: Readers,
     /// When the next checkpoint is due.
     pub due: Due,
+    /// What deletions left to be freed.
+    pub freeing: Freeing,
     /// The checkpoint that is durable.
     durable: AtomicU64,
     flushes: Flushes,
@@ -90,6 +93,7 @@ impl Core {
             gate: RwLock::new(Rank::Gate, parts.interval),
             readers: parts.readers,
             due: parts.due,
+            freeing: Freeing::default(),
             durable: AtomicU64::new(parts.durable.get()),
             flushes: Flushes::new(),
             failed: Mutex::new(Rank::PoolFailure, None),

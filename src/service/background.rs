@@ -21,6 +21,15 @@ pub struct MinuteReport {
     pub deleted_keys: Vec<EncryptionKeyId>,
 }
 
+/// Somebody frees what deletions leave.
+pub struct Attended<'a>(&'a Service);
+
+impl Drop for Attended<'_> {
+    fn drop(&mut self) {
+        self.0.pool().set_freeing_attended(false);
+    }
+}
+
 impl Service {
     /// Waits up to `timeout` for a checkpoint to be due and makes it. Whether one was made.
     ///
@@ -97,6 +106,14 @@ impl Service {
         self.catalog.background_step(Budget::default())?;
         self.pool().checkpoint(CutPlan::default())?;
         Ok(true)
+    }
+
+    /// Says that somebody goes on calling [`Service::tick_background`], for as long as what is
+    /// returned lives: writes that lack room wait for that while something is being freed.
+    #[must_use]
+    pub fn attend_background(&self) -> Attended<'_> {
+        self.pool().set_freeing_attended(true);
+        Attended(self)
     }
 
     /// One bounded step of what deletions left to do. Whether there is more.

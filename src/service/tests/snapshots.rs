@@ -1,14 +1,18 @@
 //! Snapshots: the barrier, one cut, lists all or none, expiry.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::world::{World, name, prefix, request};
 use crate::base::ProblemCode;
 use crate::base::ids::SnapshotPrefix;
+use crate::base::units::BLOCK_SIZE_U64;
 use crate::base::{KeyAnswer, Timestamp};
 use crate::pool::PoolError;
 use crate::service::{ServiceError, Which};
-use crate::volume::{ROOT_INODE, VolumeError};
+use crate::sys::{clock, threads};
+use crate::volume::{OpenFlags, ROOT_INODE, VolumeError};
 
 #[test]
 fn mounted_clusters_are_settled_before_one_cut_for_all() {
@@ -247,4 +251,52 @@ fn unknown_clusters_and_ambiguous_prefixes_are_refused() {
     let error = world.service.create_snapshots(&which, None, "").unwrap_err();
     assert_eq!(error.code, ProblemCode::ClusterNotFound);
     assert!(world.service.snapshots(Some(&name("nope")), false).is_err());
+}
+
+/// Frees as the daemon's worker does.
+fn freeing<R>(world: &World, meanwhile: impl FnOnce() -> R) -> R {
+    let (service, stop) = (Arc::clone(&world.service), Arc::new(AtomicBool::new(false)));
+    let stopped = Arc::clone(&stop);
+    let _attended = world.service.attend_background();
+    let worker = threads::spawn("freeing", move || {
+        while !stopped.load(Ordering::Acquire) {
+            clock::sleep(Duration::from_millis(200));
+            service.tick_background().unwrap();
+        }
+    });
+    let done = meanwhile();
+    stop.store(true, Ordering::Release);
+    worker.join().unwrap();
+    done
+}
+
+#[test]
+fn a_write_that_lacks_room_waits_for_what_a_deleted_snapshot_gives_back_and_for_nothing_else() {
+    let world = World::new();
+    world.create("db", None);
+    world.mount("db");
+    let bytes = vec![7; 2 << 20];
+    // Not quite half of the pool, and the same again over it.
+    let some = world.service.pool().space().free * BLOCK_SIZE_U64 * 45 / 100 / bytes.len() as u64;
+    let files: Vec<String> = (0..some).map(|n| format!("f{n}")).collect();
+    files.iter().for_each(|file| world.write("/mnt/db", file, &bytes));
+    let id = world.snap("db");
+    files.iter().for_each(|file| world.write("/mnt/db", file, &bytes));
+    world.service.delete_snapshots(&[prefix(id)], false).unwrap();
+    let volume = world.volume("/mnt/db");
+    freeing(&world, || {
+        for n in 0..some / 2 {
+            world.write("/mnt/db", &format!("new{n}"), &bytes);
+        }
+        // Once nothing is left to be freed, a full pool says so at once.
+        let ino = volume.lookup(ROOT_INODE, b"f0").unwrap().attr.ino;
+        let handle = volume.open(ino, OpenFlags { write: true, truncate: false }).unwrap();
+        let len = bytes.len() as u64;
+        let refused = (0..).find_map(|n| volume.write(ino, n * len, &bytes, true).err());
+        assert!(matches!(refused, Some(VolumeError::NoSpace)), "{refused:?}");
+        let begin = clock::monotonic();
+        assert!(volume.write(ino, 1 << 40, &bytes, true).is_err());
+        assert!(clock::monotonic() - begin < Duration::from_secs(5));
+        volume.release(handle).unwrap();
+    });
 }
