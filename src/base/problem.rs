@@ -43,7 +43,7 @@ problems! {
     RequestTimeout, "request-timeout", 1, "the request did not arrive in time";
     TooManyConnections, "too-many-connections", 1, "too many connections";
     Forbidden, "forbidden", 1, "not allowed";
-    NotFound, "not-found", 1, "no such route";
+    NotFound, "not-found", 1, "there is no such thing";
     MethodNotAllowed, "method-not-allowed", 2, "the route does not take that method";
     ClusterNotFound, "cluster-not-found", 1, "no such cluster";
     SnapshotNotFound, "snapshot-not-found", 1, "no such snapshot";
@@ -83,6 +83,7 @@ problems! {
     KeyState, "key-state", 1, "the customer key's state does not allow that";
     KeyProvider, "key-provider", 2, "no such key provider";
     LogOutstanding, "log-outstanding", 1, "acknowledged writes await the cluster's key";
+    NothingLost, "nothing-lost", 1, "nothing was lost";
     NoDaemon, "no-daemon", 1, "no daemon serves the pool";
     Confirmation, "confirmation", 1, "not confirmed";
     Config, "config", 1, "the configuration cannot be used";

@@ -36,6 +36,9 @@ pub enum CatalogError {
     /// Acknowledged writes in the cluster's log await its key.
     #[error("cluster '{0}' has acknowledged writes in its log that await its key; mount it once")]
     LogOutstanding(ClusterName),
+    /// The cluster's log was found damaged.
+    #[error("the log that holds the last acknowledged writes of cluster '{0}' is damaged")]
+    LogLost(ClusterName),
     /// One request names a cluster or snapshot twice.
     #[error("the request names {0} twice")]
     Twice(String),

@@ -97,12 +97,19 @@ impl Catalog {
             })),
         };
         let done = self.pool.checkpoint(plan);
+        self.tell_what_is_left();
         match (outcome, done) {
             (Some(Ok(result)), Ok(done)) => Ok((result, done)),
             (Some(Err(error)), _) => Err(error),
             (_, Err(error)) => Err(error.into()),
             (None, Ok(_)) => Err(CatalogError::Inconsistent("a checkpoint left its edit out")),
         }
+    }
+
+    /// Whoever lacks room waits while something is left to be freed.
+    fn tell_what_is_left(&self) {
+        let state = self.state.lock();
+        self.pool.set_freeing_left(state.progress.is_due(&state.table));
     }
 
     /// Room for `count` new things in the catalog, asked for before anything is done: what adds must
@@ -182,10 +189,29 @@ impl Catalog {
         state: &State,
         id: ClusterId,
     ) -> Result<(), CatalogError> {
-        if !state.open_heads.contains_key(&id) && self.pool.is_outstanding(id)? {
-            return Err(CatalogError::LogOutstanding(state.index.name(id)?.clone()));
+        if state.open_heads.contains_key(&id) || !self.pool.is_outstanding(id)? {
+            return Ok(());
         }
-        Ok(())
+        let name = state.index.name(id)?.clone();
+        Err(match self.pool.damaged_logs()?.contains(&id) {
+            true => CatalogError::LogLost(name),
+            false => CatalogError::LogOutstanding(name),
+        })
+    }
+
+    /// Goes on with what is left of the damaged log of a cluster, up to the damage. Whether there was
+    /// one.
+    ///
+    /// # Errors
+    /// [`CatalogError::ClusterNotFound`], [`CatalogError::ClusterBusy`]; the pool's errors.
+    pub fn accept_log_loss(&self, name: &ClusterName) -> Result<bool, CatalogError> {
+        let _changes = self.changes.lock();
+        let id = self.state.lock().check_closed(name)?;
+        if !self.pool.damaged_logs()?.contains(&id) {
+            return Ok(false);
+        }
+        let accept = self.change(Vec::new(), false, move |edit| edit.storage.accept_log_loss(id));
+        Ok(accept?.0)
     }
 
     /// Deletes snapshots, all or none: names and keys at once, their space in the background.
@@ -317,9 +343,13 @@ impl Catalog {
         };
         if due {
             let _changes = self.changes.lock();
-            self.change(Vec::new(), false, move |edit| {
+            let step = self.change(Vec::new(), false, move |edit| {
                 steps::step(edit.table, edit.storage, edit.progress, budget)
-            })?;
+            });
+            if step.is_err() {
+                self.pool.set_freeing_left(false);
+            }
+            step?;
         }
         Ok(self.work_left())
     }

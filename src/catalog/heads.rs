@@ -93,8 +93,8 @@ impl Catalog {
     /// Opens a cluster for writing, after replaying what a crash left in its log.
     ///
     /// # Errors
-    /// [`CatalogError::ClusterNotFound`], [`CatalogError::ClusterBusy`]; the pool's errors, among
-    /// them that of a wrong key.
+    /// [`CatalogError::ClusterNotFound`], [`CatalogError::ClusterBusy`], [`CatalogError::LogLost`];
+    /// the pool's errors, among them that of a wrong key.
     pub fn open_head(
         &self,
         name: &ClusterName,
@@ -107,7 +107,7 @@ impl Catalog {
             (id, state.table.current(id)?)
         };
         let header = cluster_record(&self.items(), cluster)?.header;
-        let head = self.pool.open_head(OpenHead {
+        let opened = self.pool.open_head(OpenHead {
             cluster,
             ck_id: header.keys.ck_id,
             cluster_key,
@@ -115,6 +115,10 @@ impl Catalog {
             root_generation: header.root_generation,
             segment,
             referenced_blocks: header.referenced_blocks,
+        });
+        let head = opened.map_err(|error| match error {
+            PoolError::LogLost => CatalogError::LogLost(name.clone()),
+            error => error.into(),
         })?;
         self.state.lock().open_heads.insert(cluster, Arc::downgrade(&head));
         Ok(head)

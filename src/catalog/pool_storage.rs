@@ -22,6 +22,13 @@ impl<'a, 'p> TxnStorage<'a, 'p> {
     pub fn drop_log(&mut self, cluster: crate::base::ClusterId) -> Result<bool, CatalogError> {
         Ok(self.txn.drop_log(cluster)?)
     }
+    /// Goes on with what is left of a cluster's damaged log.
+    pub fn accept_log_loss(
+        &mut self,
+        cluster: crate::base::ClusterId,
+    ) -> Result<bool, CatalogError> {
+        Ok(self.txn.accept_log_loss(cluster)?)
+    }
 }
 
 impl Items for TxnStorage<'_, '_> {

@@ -50,8 +50,20 @@ pub(in crate::cli) fn run(context: &Context, command: ClusterCommand) -> Outcome
             let changed: ClusterChanged = context.post(&path, &request)?;
             context.out.reply(&changed, changed_text)?;
             if let Some(relatives) = relatives(&changed.cluster.also_reachable_via) {
-                context.out.warn(&relatives);
+                context.out.warn_of(&[relatives]);
             }
+        }
+        ClusterCommand::AcceptLogLoss { name, yes } => {
+            let question = format!(
+                "give up what was acknowledged to writers of {name} behind the damage in its log?"
+            );
+            confirm(&question, yes.yes)?;
+            let path = format!("/v1/clusters/{}/accept-log-loss", segment(name.as_str()));
+            let cluster: Cluster = context.post(&path, &Empty {})?;
+            context.out.reply(&cluster, |c| {
+                let name = &c.name;
+                format!("cluster {name} goes on: strongroom mount {name} MOUNTPOINT")
+            })?;
         }
     }
     Ok(())
@@ -119,7 +131,7 @@ fn changed_text(changed: &ClusterChanged) -> String {
         text.push_str(&format!(", {} snapshots rewrapped", changed.rewrapped_snapshots.len()));
     }
     if let Some(scope) = &changed.shredded {
-        text.push_str(&format!("\nthe old key's header is gone from the pool ({scope})"));
+        text.push_str(&format!("\nits header of before is gone from the pool ({scope})"));
     }
     text
 }

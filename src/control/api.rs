@@ -76,6 +76,7 @@ pub trait Api: Send + Sync + 'static {
         name: &ClusterName,
         request: SetKey,
     ) -> Reply<ClusterChanged>;
+    fn accept_log_loss(&self, call: &Call<'_>, name: &ClusterName) -> Reply<Cluster>;
     fn mount(&self, call: &Call<'_>, name: &ClusterName, request: MountCluster) -> Reply<Mount>;
     fn umount(&self, call: &Call<'_>, name: &ClusterName, request: Umount) -> Reply<List<Mount>>;
     fn umount_snapshot(

@@ -126,6 +126,9 @@ impl Api for Fake {
         let cluster = cluster(name);
         Ok(ClusterChanged { cluster, rewrapped_snapshots: Vec::new(), shredded: None })
     }
+    fn accept_log_loss(&self, _: &Call<'_>, name: &ClusterName) -> Reply<Cluster> {
+        Ok(cluster(name))
+    }
     fn mount(&self, _: &Call<'_>, name: &ClusterName, request: MountCluster) -> Reply<Mount> {
         Ok(Mount {
             mountpoint: request.mountpoint,

@@ -141,6 +141,7 @@ pub const fn http_status(code: ProblemCode) -> u16 {
         | C::KeyInUse
         | C::KeyState
         | C::LogOutstanding
+        | C::NothingLost
         | C::Confirmation => 409,
         C::KeyUnreachable | C::NoDaemon | C::Interrupted | C::TooManyConnections => 503,
         C::PoolFull | C::PoolReadOnly => 507,

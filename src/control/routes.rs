@@ -108,6 +108,15 @@ const ROUTES: &[Route] = &[
         json(&a.umount(c, &i.param(0)?, i.body::<Umount>()?)?)
     }),
     work("POST", "/v1/clusters/{name}/set-key", "enable, rotate or drop its key", set_key),
+    work(
+        "POST",
+        "/v1/clusters/{name}/accept-log-loss",
+        "go on with what its damaged log holds",
+        |a, c, i| {
+            i.body::<Empty>()?;
+            json(&a.accept_log_loss(c, &i.param(0)?)?)
+        },
+    ),
     act("POST", "/v1/umount", "unmount by place, or everything", |a, c, i| {
         json(&a.umount_any(c, i.body()?)?)
     }),

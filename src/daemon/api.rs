@@ -145,6 +145,12 @@ impl Api for DaemonApi {
         )
     }
 
+    fn accept_log_loss(&self, call: &Call<'_>, name: &ClusterName) -> Reply<Cluster> {
+        self.audit.record(call, "cluster.accept-log-loss", &name.to_string(), || {
+            self.service.accept_log_loss(name).map(told::cluster).map_err(told::problem)
+        })
+    }
+
     fn mount(&self, call: &Call<'_>, name: &ClusterName, r: MountCluster) -> Reply<Mount> {
         self.audit.record(call, "mount", &format!("{name} at {}", r.mountpoint), || {
             let request = request(call, &r.mountpoint, r.options)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::base::{ClusterId, Generation, SegmentId};
 use crate::block::{Book, ReadGuard, Run, Space, SpaceEntry};
+use crate::pool::log::LogItem;
 use crate::pool::{PoolError, items};
 use crate::tree::{Key, NodeKills, Nodes, Part, Tree};
 
@@ -129,11 +130,7 @@ impl<'a> CatalogTxn<'a> {
     /// # Errors
     /// [`PoolError::Invalid`] where the cluster is mounted; [`PoolError::Corrupt`]; the tree's.
     pub fn drop_log(&mut self, cluster: ClusterId) -> Result<bool, PoolError> {
-        let Some(value) = self.get(items::log_key(cluster))? else {
-            return Ok(false);
-        };
-        let undecodable = PoolError::undecodable("log item");
-        let (owner, item) = items::decode_log(&value).map_err(|_| undecodable)?;
+        let Some((owner, item)) = self.log_item(cluster)? else { return Ok(false) };
         let Some(outstanding) = item.outstanding.filter(|_| owner == cluster) else {
             return Err(PoolError::Invalid("the log of a mounted cluster"));
         };
@@ -141,6 +138,27 @@ impl<'a> CatalogTxn<'a> {
         self.free(item.area, SegmentId::POOL)?;
         self.remove(items::log_key(cluster))?;
         Ok(true)
+    }
+
+    /// What is left of a cluster's damaged log is to be replayed. Whether there was such a log.
+    ///
+    /// # Errors
+    /// [`PoolError::Corrupt`]; the tree's.
+    pub fn accept_log_loss(&mut self, cluster: ClusterId) -> Result<bool, PoolError> {
+        let Some((owner, mut item)) = self.log_item(cluster)? else { return Ok(false) };
+        match &mut item.outstanding {
+            Some(outstanding) if owner == cluster && outstanding.damaged => {
+                outstanding.damaged = false;
+            }
+            _ => return Ok(false),
+        }
+        self.put(items::log_key(cluster), &items::encode_log(cluster, &item))?;
+        Ok(true)
+    }
+
+    fn log_item(&self, cluster: ClusterId) -> Result<Option<(ClusterId, LogItem)>, PoolError> {
+        let Some(value) = self.get(items::log_key(cluster))? else { return Ok(None) };
+        items::decode_log(&value).map(Some).map_err(|_| PoolError::undecodable("log item"))
     }
 
     /// Frees asked for and not yet booked: an upper bound of what this transaction adds.

@@ -85,6 +85,10 @@ pub enum PoolError {
     /// The cluster's log holds acknowledged writes that await its key.
     #[error("acknowledged writes await the cluster's key")]
     Outstanding,
+    /// What a crash left in the cluster's log could not be read when the pool was opened, though
+    /// something acknowledged may stand there: the cluster is not opened before that is accepted.
+    #[error("the log that holds its last acknowledged writes is damaged")]
+    LogLost,
     /// The cluster was locked: its keys are gone.
     #[error("the cluster is locked")]
     Wiped,

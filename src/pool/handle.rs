@@ -141,6 +141,16 @@ impl Pool {
         Ok(self.log_item(cluster)?.is_some_and(|item| item.outstanding.is_some()))
     }
 
+    /// Clusters whose log was found damaged by an opening ([`PoolError::LogLost`]).
+    ///
+    /// # Errors
+    /// [`PoolError::Corrupt`]; the tree's.
+    pub fn damaged_logs(&self) -> Result<Vec<ClusterId>, PoolError> {
+        let logs = items::logs(self.read_catalog().tree(), self.nodes())?;
+        let damaged = logs.into_iter().filter(|(_, item)| item.is_damaged());
+        Ok(damaged.map(|(cluster, _)| cluster).collect())
+    }
+
     /// Who gives the catalog its meaning at each checkpoint; set before the first head is opened.
     pub fn set_keeper(&self, keeper: Arc<dyn Keeper>) {
         *self.keeper.lock() = Some(keeper);
@@ -248,6 +258,17 @@ impl Pool {
         self.core.due.close();
     }
 
+    /// Whether somebody frees what deletions leave, until this is taken back: who lacks room waits
+    /// for it.
+    pub fn set_freeing_attended(&self, attended: bool) {
+        self.core.freeing.set_attended(attended);
+    }
+
+    /// Whether deletions left something to be freed.
+    pub fn set_freeing_left(&self, left: bool) {
+        self.core.freeing.set_left(left);
+    }
+
     /// Every region that anything was ever done with.
     #[must_use]
     pub fn regions(&self) -> Vec<u32> {
@@ -306,6 +327,7 @@ impl Pool {
         if self.core.device.size_bytes() < bytes {
             self.core.grow(bytes)?;
         }
+        self.core.space.back_growth(total_blocks)?;
         // Nobody gets a block beyond the old end before both slots state the new one: a log that
         // claims it would be refused after a crash.
         serial.clear.geometry = new;

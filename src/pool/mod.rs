@@ -18,6 +18,7 @@ mod create;
 mod due;
 mod error;
 mod flushes;
+mod freeing;
 mod handle;
 mod head;
 mod inspect;

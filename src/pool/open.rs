@@ -34,8 +34,6 @@ pub struct OpenOptions {
     pub remembered_incarnation: u64,
     /// Opens a pool that is older than remembered, as a new incarnation of it.
     pub accept_rollback: bool,
-    /// Opens a cluster's log that lost records which had been flushed, as if it were empty.
-    pub accept_log_loss: bool,
     /// Writes nothing at all: the state of the last checkpoint, for looking. A damaged space ring
     /// does not keep it from opening.
     pub read_only: bool,
@@ -50,7 +48,6 @@ impl Default for OpenOptions {
             remembered: None,
             remembered_incarnation: 0,
             accept_rollback: false,
-            accept_log_loss: false,
             read_only: false,
             checkpoint_interval: Duration::from_secs(10),
         }
@@ -186,7 +183,7 @@ impl Sealed {
         if read_only {
             pool.core.fail("it was opened for reading only");
         } else {
-            recover::recover(&pool, &options, logs_incarnation)?;
+            recover::recover(&pool, logs_incarnation)?;
             pool.core.space.secure()?;
         }
         Ok(pool)

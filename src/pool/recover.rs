@@ -9,12 +9,8 @@ use crate::base::units::BLOCK_SIZE_U64;
 use crate::base::{BlockAddr, ClusterId, SegmentId};
 use crate::block::{Class, Run, SpaceEntry};
 use crate::device::{DeviceError, Operation};
-use crate::pool::log::{LogItem, Outstanding, Scan, ScanRequest, scan};
-use crate::pool::open::OpenOptions;
+use crate::pool::log::{LogItem, Outstanding, Scan, ScanRequest, scan, scan_prefix};
 use crate::pool::{CutPlan, Pool, PoolError, items};
-
-/// Records that no log has: a log whose flushed records are missing is opened by nobody.
-pub(in crate::pool) const UNREADABLE: u64 = u64::MAX;
 
 /// What becomes of a cluster's log item.
 enum Decision {
@@ -26,24 +22,16 @@ enum Decision {
 
 /// Takes in the logs, written under `incarnation`, and makes the checkpoint after which the pool
 /// serves. The pool's own incarnation is a later one where a rollback was accepted.
-pub(in crate::pool) fn recover(
-    pool: &Arc<Pool>,
-    options: &OpenOptions,
-    incarnation: u64,
-) -> Result<(), PoolError> {
+pub(in crate::pool) fn recover(pool: &Arc<Pool>, incarnation: u64) -> Result<(), PoolError> {
     let catalog = pool.read_catalog();
     let logs = items::logs(catalog.tree(), &pool.core.nodes)?;
     drop(catalog);
     let mut decisions = Vec::new();
     for (cluster, item) in logs {
         match &item.outstanding {
-            Some(o) if o.records == UNREADABLE && options.accept_log_loss => {
-                log::warn!("cluster {cluster}: its unreadable log is given up as accepted");
-                decisions.push((cluster, Decision::Drop(item)));
-            }
             // Decided by an earlier opening: its claims are in the map already.
             Some(outstanding) => reserve(pool, outstanding.need_blocks),
-            None => decisions.push((cluster, decide(pool, cluster, item, options, incarnation)?)),
+            None => decisions.push((cluster, decide(pool, cluster, item, incarnation)?)),
         }
     }
     let edit = move |txn: &mut crate::pool::CatalogTxn<'_>, _: &crate::pool::CutReport| {
@@ -78,7 +66,6 @@ fn decide(
     pool: &Pool,
     cluster: ClusterId,
     item: LogItem,
-    options: &OpenOptions,
     incarnation: u64,
 ) -> Result<Decision, PoolError> {
     let (lo, generation) = {
@@ -97,36 +84,42 @@ fn decide(
         lo: &lo,
         decided: None,
     };
-    let outstanding = |records, need_blocks| Outstanding {
+    let (found, damaged) = what_counts(pool, &item, &request)?;
+    if found.is_empty() && !damaged {
+        return Ok(Decision::Drop(item));
+    }
+    let outstanding = Outstanding {
         lo: lo.clone(),
         incarnation,
         generation,
         half: item.half,
-        records,
-        need_blocks,
+        records: found.records.len() as u64,
+        damaged,
+        need_blocks: found.need_blocks(),
     };
-    let found = read_log(&request).and_then(|found| {
-        // A claim on blocks that are somebody else's is corruption of this log, and of it alone.
-        take_in(pool, &item, &found)?;
+    reserve(pool, outstanding.need_blocks);
+    Ok(Decision::Keep(LogItem { outstanding: Some(outstanding), ..item }))
+}
+
+/// The records that count, taken in. True: the log is damaged, and these are what comes before.
+fn what_counts(
+    pool: &Pool,
+    item: &LogItem,
+    request: &ScanRequest<'_>,
+) -> Result<(Scan, bool), PoolError> {
+    let taken_in = |found: Scan| -> Result<Scan, PoolError> {
+        take_in(pool, item, &found)?;
         Ok(found)
-    });
-    match found {
-        Ok(found) if found.is_empty() => Ok(Decision::Drop(item)),
-        Ok(found) => {
-            let outstanding = outstanding(found.records.len() as u64, found.need_blocks());
-            reserve(pool, outstanding.need_blocks);
-            Ok(Decision::Keep(LogItem { outstanding: Some(outstanding), ..item }))
-        }
-        Err(PoolError::Corrupt { what, addr }) if options.accept_log_loss => {
-            log::warn!("cluster {cluster}: {what} (block {addr}) is given up as accepted");
-            Ok(Decision::Drop(item))
-        }
-        Err(PoolError::Corrupt { what, addr }) => {
-            log::error!("cluster {cluster} cannot be opened: {what} (block {addr}) is corrupt");
-            let outstanding = outstanding(UNREADABLE, 0);
-            Ok(Decision::Keep(LogItem { outstanding: Some(outstanding), ..item }))
-        }
-        Err(error) => Err(error),
+    };
+    // A claim on blocks that are somebody else's is corruption of this log, and of it alone.
+    let (what, addr) = match read_log(request).and_then(taken_in) {
+        Err(PoolError::Corrupt { what, addr }) => (what, addr),
+        found => return Ok((found?, false)),
+    };
+    log::error!("cluster {} cannot be opened: {what} (block {addr}) is corrupt", request.cluster);
+    match scan_prefix(request).and_then(taken_in) {
+        Err(PoolError::Corrupt { .. }) => Ok((Scan::default(), true)),
+        found => Ok((found?, true)),
     }
 }
 

@@ -151,6 +151,30 @@ impl Service {
         })
     }
 
+    /// Goes on with what the damaged log of a cluster holds before the damage: from then on it can be
+    /// mounted.
+    ///
+    /// # Errors
+    /// [`ProblemCode::ClusterNotFound`], [`ProblemCode::Busy`]; [`ProblemCode::NothingLost`] where
+    /// its log is whole; the pool's.
+    pub fn accept_log_loss(&self, name: &ClusterName) -> Result<Cluster, ServiceError> {
+        let info = self.catalog.cluster(name)?;
+        self.check_unmounted(&info, "given up in part")?;
+        if !self.catalog.accept_log_loss(name)? {
+            let what =
+                format!("no log of cluster '{name}' was found damaged when the pool was opened");
+            return Err(ServiceError::new(ProblemCode::NothingLost, what).with_hint(format!(
+                "mount it: strongroom mount {name} MOUNTPOINT; if that is refused as corrupt, its log \
+                 rotted since: copy it out by strongroom salvage DEST, then delete it"
+            )));
+        }
+        log::warn!(
+            "cluster '{name}' ({}) goes on without what is damaged in its log, as was asked for",
+            info.id
+        );
+        self.cluster(name, false)
+    }
+
     pub(in crate::service) fn check_unmounted(
         &self,
         info: &ClusterInfo,

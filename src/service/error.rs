@@ -21,6 +21,13 @@ pub const POOL_FULL: &str =
 /// What to do where something is damaged.
 const DAMAGED: &str = "see what is hit: strongroom check; where the pool no longer opens, copy out \
                        what is readable: strongroom salvage DEST";
+/// What to do about a cluster whose log is damaged.
+pub(in crate::service) fn log_lost(cluster: &str) -> String {
+    format!(
+        "go on with what comes before the damage: strongroom cluster accept-log-loss {cluster}; or \
+         restore a snapshot of it: strongroom restore ID --to-cluster NAME"
+    )
+}
 /// The same, for whoever looks with `check` already.
 const UNREADABLE: &str = "copy out what is readable: strongroom salvage DEST";
 /// What to do where no superblock is left.
@@ -113,6 +120,9 @@ impl From<CatalogError> for ServiceError {
                 return Self::new(ProblemCode::MountFailed, detail)
                     .with_hint(format!("strongroom restore {id} --to-cluster NAME"));
             }
+            CatalogError::LogLost(name) => {
+                return Self::new(ProblemCode::Corrupt, detail).with_hint(log_lost(name.as_str()));
+            }
             CatalogError::LogOutstanding(_) => ProblemCode::LogOutstanding,
             CatalogError::Twice(_) | CatalogError::TooLong(_) => ProblemCode::BadRequest,
             CatalogError::RootChanged | CatalogError::SnapshotExists(_) => ProblemCode::Busy,
@@ -156,6 +166,9 @@ impl From<PoolError> for ServiceError {
                 Some("mend what is named, then: strongroom pool resume"),
             ),
             PoolError::Corrupt { .. } => (ProblemCode::Corrupt, Some(DAMAGED)),
+            PoolError::LogLost => {
+                return Self::new(ProblemCode::Corrupt, detail).with_hint(log_lost("NAME"));
+            }
             PoolError::SuperblockLost => (ProblemCode::Corrupt, Some(SUPERBLOCK_LOST)),
             PoolError::WrongKey => (ProblemCode::RootSecret, None),
             PoolError::NotAPool => (ProblemCode::NotAPool, Some(NO_POOL)),

@@ -1,12 +1,13 @@
 //! What was taken away while the daemon serves, and is missed once it ends: the pool's file, what
 //! opens the pool, the keyring. The daemon itself goes on without them, so somebody must be told.
+//! So it is of clusters whose logs were found damaged.
 
-use crate::base::ProblemCode;
+use crate::base::{ClusterName, ProblemCode};
 use crate::device::Standing;
 use crate::keys::keyring::KEYRING_CREDENTIAL;
 use crate::keys::{AtHand, KeysError, open_engine_key, root_secret};
 use crate::service::Service;
-use crate::service::error::ServiceError;
+use crate::service::error::{ServiceError, log_lost};
 
 /// Something that is gone.
 pub(in crate::service) struct Loss {
@@ -23,7 +24,27 @@ impl Service {
     pub(in crate::service) fn losses(&self) -> Vec<Loss> {
         let found =
             [self.loss_of_the_file(), self.loss_of_the_way_in(), self.loss_of_the_keyring()];
-        found.into_iter().flatten().collect()
+        found.into_iter().flatten().chain(self.losses_of_logs()).collect()
+    }
+
+    fn losses_of_logs(&self) -> Vec<Loss> {
+        let lost = self.pool().damaged_logs().unwrap_or_else(|error| {
+            log::warn!("which logs are damaged is not known: {error}");
+            Vec::new()
+        });
+        if lost.is_empty() {
+            return Vec::new();
+        }
+        let clusters = self.catalog.clusters().unwrap_or_default();
+        let told = |name: ClusterName| Loss {
+            what: format!(
+                "the cluster '{name}' cannot be mounted: the log that holds its last acknowledged \
+                 writes is damaged"
+            ),
+            step: log_lost(name.as_str()),
+            is_final: false,
+        };
+        clusters.into_iter().filter(|c| lost.contains(&c.id)).map(|c| told(c.name)).collect()
     }
 
     /// That ending the daemon loses nothing which it alone still has.

@@ -40,9 +40,13 @@ pub(in crate::verify) fn check(
             Ok(Some(scan)) => {
                 coverage.records = scan.records.len() as u64;
                 coverage.claimed_blocks = claimed_blocks(&scan);
+                if item.is_damaged() {
+                    let why = PoolError::LogLost.to_string();
+                    report.damage_of(named.clone(), Defect::Log { cluster, why });
+                }
                 coverage.state = if item.outstanding.is_some() {
                     take_in_claims(&item, &scan, &owner, facts, owners, report);
-                    LogState::Outstanding
+                    if item.is_damaged() { LogState::Damaged } else { LogState::Outstanding }
                 } else {
                     expect_free(cluster, named, &scan, owners, report);
                     LogState::Undecided

@@ -42,6 +42,7 @@ fn wrong_usage_is_2_before_anything_is_touched() {
         "cluster create db --key local:k",
         "cluster create db --key UPPER",
         "cluster set-key db",
+        "cluster accept-log-loss",
         "mount db",
         "mount a/b /m",
         "mount db /m -o bogus",

@@ -21,6 +21,7 @@ const COMMANDS: &[&str] = &[
     "cluster show",
     "cluster delete",
     "cluster set-key",
+    "cluster accept-log-loss",
     "mount",
     "umount",
     "snapshot create",

@@ -14,7 +14,7 @@ from tree import Key
 
 MAGIC = b"SRLOGREC"
 FRAME_BYTES = 64
-_RECORDS_MISSING = (1 << 64) - 1
+_DAMAGED = 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class LogItem:
         """A log item, behind its cluster's id."""
         cursor = Cursor(value, what)
         address, blocks = cursor.u64(), cursor.u32()
-        half, outstanding = cursor.one_of((0, 1), "half"), cursor.one_of((0, 1), "outstanding")
+        half, outstanding = cursor.one_of((0, 1), "half"), cursor.one_of((0, 1, 2), "outstanding")
         cursor.zeros(2)
         segment, seed = cursor.u32(), cursor.sized()
         records = None
@@ -63,7 +63,7 @@ class LogItem:
         cursor.end()
         if blocks % 2:
             cursor.fail("an area of two unequal halves")
-        if records == _RECORDS_MISSING:
+        if outstanding == _DAMAGED:
             cursor.fail("records that had been flushed are missing")
         return cls(address, blocks, segment, seed, start, records)
 

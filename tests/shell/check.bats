@@ -67,6 +67,37 @@ filled() {
     eventually 20 sr scrub
 }
 
+@test "a cluster whose log is damaged is named and salvaged, and goes on without it once that is accepted" {
+    filled
+    local n at
+    for n in 1 2 3 4 5 6 7 8 9; do
+        echo "$n" > "$work/m/late$n"
+        sync "$work/m/late$n"
+    done
+    kill_daemon
+    at=$(sr debug log db --json | jq '.results[0] | .area + .half * .areaBlocks / 2')
+    flip "$at"
+
+    fails 4 mount db "$work/m"
+    [[ $output == *"strongroom cluster accept-log-loss db"* ]]
+    fails 4 snapshot create db
+    sr status --json | jq -e '.nextSteps | any(contains("cluster accept-log-loss db"))' > /dev/null
+    sr shutdown
+    fails 4 salvage "$work/out" --cluster db
+    [ "$(cat "$work/out/clusters/db/other")" = sound ]
+
+    sr cluster accept-log-loss db --yes
+    sr mount db "$work/m"
+    cmp "$work/m/base/table" "$work/out/clusters/db/base/table"
+    [ ! -e "$work/m/late9" ]
+    echo new > "$work/m/new"
+    sync "$work/m/new"
+    take db
+    sr shutdown
+    sr check | grep -qx clean
+    fails 1 cluster accept-log-loss db
+}
+
 # Damages a block of a leaf of the cluster's tree in which there are inodes of files below /many, and
 # nothing else, as the check tells; prints their paths. No file has content; the daemon must be shut down.
 rot_inodes() {

@@ -470,6 +470,20 @@ Examples:
         #[arg(long)]
         snapshots: bool,
     },
+    /// Go on with what comes before the damage in a cluster's log
+    #[command(after_help = "\
+Where a crash left acknowledged writes in a log that is damaged by now, the cluster is not mounted.
+This gives up what stands behind the damage; it was all written since the last checkpoint.
+
+Examples:
+  strongroom cluster accept-log-loss db --yes")]
+    AcceptLogLoss {
+        /// The cluster
+        name: ClusterName,
+        #[command(flatten)]
+        #[allow(missing_docs)]
+        yes: Yes,
+    },
 }
 
 /// `--yes`

@@ -14,7 +14,7 @@ use crate::device::faulty::{Fault, Faulty};
 use crate::device::sim::SimDevice;
 use crate::device::{Device, Operation};
 use crate::pool::log::item::half_run;
-use crate::pool::{self, OpenOptions, Pool, PoolError};
+use crate::pool::{self, CutPlan, Edit, OpenOptions, Pool, PoolError};
 
 const OTHER: ClusterId = ClusterId([9; 16]);
 
@@ -73,22 +73,39 @@ fn a_log_of_which_a_part_cannot_be_read_keeps_its_own_cluster_closed_and_no_othe
     bad.push(end_of_log(&sim, &head));
     // What the last record claims, which no later one says to have been flushed.
     bad.push(run_of(&head, 3).addr.plus(7).offset_bytes());
-    for bad in bad {
+    // Commits that come before the damage.
+    let sound = [0, 1, 2, 3, 4, 3];
+    for (bad, sound) in bad.into_iter().zip(sound) {
         let sim = sim.copy();
         sim.make_unreadable(bad);
         for _ in 0..2 {
             let pool = open_pool(&sim, OpenOptions::default());
             let refused = open_head(&pool, CLUSTER).err();
-            assert!(matches!(refused, Some(PoolError::Corrupt { .. })), "{bad}: {refused:?}");
+            assert!(matches!(refused, Some(PoolError::LogLost)), "{bad}: {refused:?}");
+            assert_eq!(pool.damaged_logs().unwrap(), [CLUSTER]);
             assert_eq!(contents(&open_cluster(&pool, OTHER)), expected);
             drop(pool);
-            // Blocks that the records claim may be somebody else's by then.
+            // Blocks that the records behind it claim may be somebody else's by then.
             sim.make_readable();
         }
-        let options = OpenOptions { accept_log_loss: true, ..OpenOptions::default() };
-        let pool = open_pool(&sim, options);
-        assert!(contents(&open_cluster(&pool, CLUSTER)).is_empty());
+        let pool = open_pool(&sim, OpenOptions::default());
+        let edit: Edit<'_> = Box::new(|txn, _| {
+            assert!(txn.accept_log_loss(CLUSTER)? && !txn.accept_log_loss(OTHER)?);
+            Ok(())
+        });
+        pool.checkpoint(CutPlan { edit: Some(edit), ..CutPlan::default() }).unwrap();
+        let before: Contents = expected.clone().into_iter().filter(|(n, _)| *n < sound).collect();
+        assert_eq!(contents(&open_cluster(&pool, CLUSTER)), before);
+        assert!(pool.damaged_logs().unwrap().is_empty());
     }
+}
+
+#[test]
+fn what_stands_behind_the_records_that_an_opening_counted_is_not_asked_for() {
+    let (sim, head, expected) = crashed();
+    let pool = open_pool(&sim, OpenOptions::default());
+    sim.make_unreadable(end_of_log(&sim, &head));
+    assert_eq!(contents(&open_head(&pool, CLUSTER).unwrap()), expected);
 }
 
 /// A log that is given up stays so: one failed read is not enough for that.

@@ -10,7 +10,6 @@ use crate::base::ids::ClusterId;
 use crate::base::units::{BLOCK_SIZE, BlockAddr};
 use crate::crypto::ClusterKey;
 use crate::pool::log::{self, LogItem, ScanRequest, ScannedRecord};
-use crate::pool::recover::UNREADABLE;
 use crate::pool::{Pool, PoolError};
 use crate::tree::Key;
 
@@ -86,11 +85,11 @@ impl Pool {
         item: &LogItem,
     ) -> Result<(Vec<ScannedRecord>, Option<PoolError>), PoolError> {
         self.with_log_request(&self.serial.lock(), cluster, item, |request| {
-            // Of a log that recovery could not read, it counted nothing.
-            let decided = request.decided.filter(|records| *records != UNREADABLE);
+            // Of a damaged log of which nothing could be booked, none count.
+            let decided = request.decided.filter(|records| *records > 0 || !item.is_damaged());
             let request = ScanRequest { decided, ..*request };
             match log::scan(&request) {
-                Ok(scan) => Ok((scan.records, None)),
+                Ok(scan) => Ok((scan.records, item.is_damaged().then_some(PoolError::LogLost))),
                 Err(error) => Ok((log::scan_prefix(&request)?.records, Some(error))),
             }
         })

@@ -54,10 +54,7 @@ impl Pool {
         let core = Arc::clone(self.core());
         core.check_writable()?;
         let item = self.log_item(open.cluster)?;
-        if item.as_ref().is_some_and(|item| item.outstanding.is_none()) {
-            // A log that recovery has not looked at: there is a head already, or one was left.
-            return Err(PoolError::Invalid("a cluster whose log is open"));
-        }
+        check_log(item.as_ref())?;
         let root = open.root(&core)?;
         let area = match &item {
             Some(item) => item.area,
@@ -238,6 +235,18 @@ fn allocate_area(core: &Core) -> Result<Run, PoolError> {
         at += 256;
     }
     Ok(run)
+}
+
+/// That a head with such a log may be opened.
+fn check_log(item: Option<&LogItem>) -> Result<(), PoolError> {
+    match item {
+        // Recovery has not looked at it: there is a head already, or one was left.
+        Some(item) if item.outstanding.is_none() => {
+            Err(PoolError::Invalid("a cluster whose log is open"))
+        }
+        Some(item) if item.is_damaged() => Err(PoolError::LogLost),
+        _ => Ok(()),
+    }
 }
 
 /// One run of what is nobody else's: what was promised to others stays free for them.

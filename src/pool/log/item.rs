@@ -22,6 +22,9 @@ pub struct Outstanding {
     pub half: u8,
     /// Records in it, over all intervals, as recovery decided once.
     pub records: u64,
+    /// More had been acknowledged than these, and is damaged: they are replayed once somebody
+    /// accepts that.
+    pub damaged: bool,
     /// Blocks that its replay may need for tree nodes.
     pub need_blocks: u64,
 }
@@ -42,12 +45,22 @@ pub struct LogItem {
 }
 
 impl LogItem {
+    /// Whether an opening found it damaged, and nobody has accepted that.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.outstanding.as_ref().is_some_and(|o| o.damaged)
+    }
+
     /// The item's bytes.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut w = Writer::new();
         w.u64(self.area.addr.get()).u32(self.area.blocks).u8(self.half);
-        w.u8(u8::from(self.outstanding.is_some())).u16(0);
+        let state = match &self.outstanding {
+            None => 0,
+            Some(outstanding) => 1 + u8::from(outstanding.damaged),
+        };
+        w.u8(state).u16(0);
         w.u32(self.segment.get());
         w.sized(&self.sealed_seed);
         if let Some(o) = &self.outstanding {
@@ -65,9 +78,10 @@ impl LogItem {
         let mut r = Reader::new(bytes);
         let area = Run { addr: r.addr()?, blocks: r.u32()? };
         let half = half(r.u8()?)?;
-        let has_outstanding = match r.u8()? {
-            0 => false,
-            1 => true,
+        let (has_outstanding, damaged) = match r.u8()? {
+            0 => (false, false),
+            1 => (true, false),
+            2 => (true, true),
             _ => return Err(DecodeError::Field("outstanding")),
         };
         if r.u16()? != 0 {
@@ -82,6 +96,7 @@ impl LogItem {
                 generation: r.generation()?,
                 half: self::half(r.u8()?)?,
                 records: r.u64()?,
+                damaged,
                 need_blocks: r.u64()?,
             })
         } else {
@@ -126,17 +141,16 @@ mod tests {
             sealed_seed: vec![9; 112],
             outstanding: None,
         };
-        for outstanding in [
-            None,
-            Some(Outstanding {
-                lo: Zeroizing::new([3; 32]),
-                incarnation: 4,
-                generation: Generation(5),
-                half: 0,
-                records: 6,
-                need_blocks: 7,
-            }),
-        ] {
+        let outstanding = |damaged| Outstanding {
+            lo: Zeroizing::new([3; 32]),
+            incarnation: 4,
+            generation: Generation(5),
+            half: 0,
+            records: 6,
+            damaged,
+            need_blocks: 7,
+        };
+        for outstanding in [None, Some(outstanding(false)), Some(outstanding(true))] {
             item.outstanding = outstanding;
             let mut bytes = item.encode();
             assert_eq!(LogItem::decode(&bytes).unwrap().encode(), bytes);

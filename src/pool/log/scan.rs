@@ -19,7 +19,6 @@ use crate::block::Run;
 use crate::crypto;
 use crate::device::Device;
 use crate::pool::PoolError;
-use crate::pool::recover::UNREADABLE;
 use crate::sys::aligned::AlignedBuf;
 
 /// Blocks read at once when looking for records beyond a gap.
@@ -96,13 +95,11 @@ struct IntervalLog {
 /// [`PoolError::Corrupt`] where records that had been flushed are missing or where fewer than the
 /// decided number are there; the device's, also where what says which records count cannot be read.
 pub fn scan(request: &ScanRequest<'_>) -> Result<Scan, PoolError> {
-    if request.decided == Some(UNREADABLE) {
-        return Err(corrupt("intent log that an opening could not read", request.area));
+    if let Some(decided) = request.decided {
+        // Only whether they are all there: what stands behind them is nobody's.
+        return take_decided(request, read_intervals(request, Missing::IsTheEnd)?, decided);
     }
     let intervals = read_intervals(request, Missing::IsDamage)?;
-    if let Some(decided) = request.decided {
-        return take_decided(request, intervals, decided);
-    }
     take_flushed(request.device, intervals, Missing::IsDamage)
 }
 
@@ -201,8 +198,7 @@ fn read_interval(
     missing: Missing,
 ) -> Result<IntervalLog, PoolError> {
     let (log, gap) = read_chain(request, generation, half, lo, missing)?;
-    let looks = request.decided.is_none() && missing == Missing::IsDamage;
-    let Some(gap) = gap.filter(|_| looks) else { return Ok(log) };
+    let Some(gap) = gap.filter(|_| missing == Missing::IsDamage) else { return Ok(log) };
     if flushed_beyond(request, half, &gap, lo)? {
         return Err(PoolError::Corrupt {
             what: "a record of the intent log that had been flushed",

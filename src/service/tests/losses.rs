@@ -3,7 +3,10 @@
 use std::fs;
 
 use crate::base::ProblemCode;
-use crate::service::tests::world::World;
+use crate::pool::items;
+use crate::service::Which;
+use crate::service::tests::world::{World, name, request};
+use crate::volume::ROOT_INODE;
 
 /// What `status` says to do, and whether the daemon may be ended.
 fn told(world: &World, words: &str) -> (bool, bool) {
@@ -48,4 +51,58 @@ fn a_keyring_that_is_gone_is_told_and_keeps_the_daemon_where_no_backup_has_its_k
     fs::rename(&away, &keyring).unwrap();
     fs::remove_file(world.service.config().keyring_key()).unwrap();
     assert_eq!(told(&world, words), (true, false));
+}
+
+/// The cluster's log, of which a crash would leave the first record damaged: something that was
+/// acknowledged before what follows.
+fn damage_log(world: &World, cluster: &str) {
+    let pool = world.service.pool();
+    let id = world.service.cluster(&name(cluster), false).unwrap().id;
+    let logs = items::logs(pool.read_catalog().tree(), pool.nodes()).unwrap();
+    let (_, item) = logs.iter().find(|(owner, _)| *owner == id).unwrap();
+    let half = u64::from(item.area.blocks) / 2 * u64::from(item.half);
+    world.device.corrupt(item.area.addr.plus(half).offset_bytes() + 100, 1);
+}
+
+#[test]
+fn a_cluster_whose_log_is_damaged_says_so_and_goes_on_without_it_once_that_is_accepted() {
+    let world = World::new();
+    for cluster in ["other", "db"] {
+        world.create(cluster, None);
+        world.mount(cluster);
+        let place = format!("/mnt/{cluster}");
+        world.write(&place, "before", b"1");
+        world.snap(cluster);
+        for file in ["a", "b", "c"] {
+            world.write(&place, file, b"2");
+            world.volume(&place).fsync(ROOT_INODE, false).unwrap();
+        }
+    }
+    damage_log(&world, "db");
+    let world = world.crashed(1);
+    let (db, other) = (name("db"), name("other"));
+    let service = &world.service;
+
+    let refused = [
+        service.mount(&db, request("/mnt/again")).map(drop),
+        service.create_snapshots(&Which::Named(vec![db.clone()]), None, "").map(drop),
+    ];
+    for refused in refused {
+        let error = refused.unwrap_err();
+        assert_eq!(error.code, ProblemCode::Corrupt, "{error}");
+        assert!(error.hint.unwrap().contains("strongroom cluster accept-log-loss db"));
+    }
+    assert_eq!(told(&world, "strongroom cluster accept-log-loss db"), (true, true));
+    let error = service.accept_log_loss(&other).unwrap_err();
+    assert_eq!(error.code, ProblemCode::NothingLost);
+
+    service.accept_log_loss(&db).unwrap();
+    assert_eq!(told(&world, "accept-log-loss"), (false, true));
+    world.mount("db");
+    world.mount("other");
+    let read = |cluster: &str, file| world.read(&format!("/mnt/{cluster}"), file);
+    assert_eq!((read("db", "before"), read("db", "a")), (Some(b"1".to_vec()), None));
+    assert_eq!(read("other", "c"), Some(b"2".to_vec()));
+    world.snap("db");
+    assert_eq!(service.accept_log_loss(&db).unwrap_err().code, ProblemCode::Busy);
 }

@@ -42,6 +42,8 @@ pub struct OutstandingShape {
     pub half: u8,
     /// Records that count.
     pub records: u64,
+    /// Whether what stood behind them is damaged.
+    pub damaged: bool,
     /// Blocks that the replay may need.
     pub need_blocks: u64,
 }
@@ -96,6 +98,7 @@ fn shape(pool: &Pool, cluster: ClusterId, item: &LogItem) -> LogShape {
             generation: o.generation.get(),
             half: o.half,
             records: o.records,
+            damaged: o.damaged,
             need_blocks: o.need_blocks,
         }),
         records,
