@@ -205,30 +205,33 @@ impl Space {
         }
     }
 
-    /// Before the pool grows to `total_blocks`: takes what its last region needs in addition, where
-    /// anything of that is in use. Else its backing would be asked for once it is counted on, and
-    /// refused.
+    /// Before the pool grows to `total_blocks`: takes what its last region needs in addition. Else its
+    /// backing would be asked for once it is counted on, and refused.
     ///
     /// # Errors
     /// The device's: [`DeviceError::NoSpace`] where there is no room beneath.
     pub fn back_growth(&self, total_blocks: u64) -> Result<(), BlockError> {
         let _backing = self.backing.lock();
-        let (region, start, was, now) = {
-            let mut inner = self.lock();
-            let old = inner.geometry;
-            let new = old.with_blocks(total_blocks);
-            let Some(last) = old.region_count().checked_sub(1) else { return Ok(()) };
-            if inner.with(last, |state| state.is_fresh() && !state.ensured) {
-                return Ok(());
-            }
-            (last, old.region_start(last), old.region_blocks(last), new.region_blocks(last))
-        };
+        let old = self.geometry();
+        let new = old.with_blocks(total_blocks);
+        let Some(last) = old.region_count().checked_sub(1) else { return Ok(()) };
+        let (start, was, now) =
+            (old.region_start(last), old.region_blocks(last), new.region_blocks(last));
         if was == now {
             return Ok(());
         }
-        log::debug!("region {region} grows from {was} blocks to {now}");
-        let run = Run { addr: start, blocks: now };
-        Ok(self.device.ensure(start.offset_bytes(), run.bytes() as u64)?)
+        let whole = Run { addr: start, blocks: now };
+        let result = self.device.ensure(start.offset_bytes(), whole.bytes() as u64);
+        if matches!(result, Err(DeviceError::NoSpace)) {
+            // Part of it may have been given, and is nobody's.
+            let more = Run { addr: start.plus(u64::from(was)), blocks: now - was };
+            let _ = self.device.discard(more.addr.offset_bytes(), more.bytes() as u64).inspect_err(
+                |error| {
+                    log::debug!("what would have been region {last} was not discarded: {error}")
+                },
+            );
+        }
+        Ok(result?)
     }
 
     /// Gives the backing of wholly empty regions back, but for what promises and the reserve stand

@@ -350,6 +350,8 @@ impl Catalog {
                 self.pool.set_freeing_left(false);
             }
             step?;
+        } else {
+            self.pool.set_freeing_left(false);
         }
         Ok(self.work_left())
     }

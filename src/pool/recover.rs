@@ -107,9 +107,9 @@ fn what_counts(
     item: &LogItem,
     request: &ScanRequest<'_>,
 ) -> Result<(Scan, bool), PoolError> {
-    let taken_in = |found: Scan| -> Result<Scan, PoolError> {
-        take_in(pool, item, &found)?;
-        Ok(found)
+    let taken_in = |found: Scan| match take_in(pool, item, &found) {
+        Ok(()) => Ok(found),
+        Err(refused) => Err(refused.error),
     };
     // A claim on blocks that are somebody else's is corruption of this log, and of it alone.
     let (what, addr) = match read_log(request).and_then(taken_in) {
@@ -117,10 +117,18 @@ fn what_counts(
         found => return Ok((found?, false)),
     };
     log::error!("cluster {} cannot be opened: {what} (block {addr}) is corrupt", request.cluster);
-    match scan_prefix(request).and_then(taken_in) {
-        Err(PoolError::Corrupt { .. }) => Ok((Scan::default(), true)),
-        found => Ok((found?, true)),
+    // One failed read does not end it for good.
+    let (mut found, again) = (scan_prefix(request)?, scan_prefix(request)?);
+    if again.records.len() > found.records.len() {
+        found = again;
     }
+    let sound = take_in(pool, item, &found).or_else(|refused| {
+        found.records.truncate(refused.record);
+        take_in(pool, item, &found)
+    });
+    sound.map_err(|refused| refused.error)?;
+    log::warn!("{} records of its log come before that", found.records.len());
+    Ok((found, true))
 }
 
 /// What a log holds. One of which a part cannot be read that says what counts is corrupt, as if that
@@ -143,26 +151,36 @@ fn read_log(request: &ScanRequest<'_>) -> Result<Scan, PoolError> {
     })
 }
 
+/// A claim that cannot be taken.
+struct Refused {
+    /// Number of the record that makes it.
+    record: usize,
+    error: PoolError,
+}
+
 /// Books what the records claim to the head's current segment, and puts carried data in place; all
 /// of it, or nothing where one claim contradicts the map or another one.
-fn take_in(pool: &Pool, item: &LogItem, found: &Scan) -> Result<(), PoolError> {
+fn take_in(pool: &Pool, item: &LogItem, found: &Scan) -> Result<(), Refused> {
     let core = &pool.core;
-    let claims = || found.records.iter().flat_map(|record| &record.outer.claims);
+    let claims = || {
+        let numbered = found.records.iter().enumerate();
+        numbered.flat_map(|(n, record)| record.outer.claims.iter().map(move |claim| (n, claim)))
+    };
     let mut taken: Vec<Run> = Vec::new();
-    for claim in claims() {
+    for (record, claim) in claims() {
         if let Err(error) = core.space.take(Class::Data, claim.run) {
             taken.into_iter().for_each(|run| core.space.release(run));
-            return Err(error.into());
+            return Err(Refused { record, error: error.into() });
         }
         taken.push(claim.run);
     }
     let interval = core.gate.read();
-    for claim in claims() {
+    for (record, claim) in claims() {
         let (run, crcs) = (claim.run, claim.crcs.clone());
         // Not this log's fault any more, and half of it would stay: the pool is not opened.
-        let wrong = |_| PoolError::Invalid("a run that was free cannot be booked");
+        let error = PoolError::Invalid("a run that was free cannot be booked");
         let entry = SpaceEntry::Alloc { run, segment: item.segment, crcs };
-        interval.book.push(entry).map_err(wrong)?;
+        interval.book.push(entry).map_err(|_| Refused { record, error })?;
     }
     for image in found.records.iter().flat_map(|record| &record.outer.images) {
         core.data.put_image(image.run, &image.ciphertext);
@@ -232,13 +250,14 @@ mod tests {
                 record(&pool, &[part(0, 4), part(8, 4)]),
                 record(&pool, &[part(20, 2), rotten]),
             ];
-            let error = take_in(&pool, &item, &Scan { records });
-            assert!(matches!(error, Err(PoolError::Corrupt { .. })), "{error:?}");
+            let refused = take_in(&pool, &item, &Scan { records }).err().unwrap();
+            assert!(matches!(refused.error, PoolError::Corrupt { .. }), "{:?}", refused.error);
+            assert_eq!(refused.record, 1);
             assert_eq!((pool.space(), pool.core.gate.read().book.bytes()), before);
             assert_eq!(pool.core.data.image_bytes(), 0);
         }
         let records = vec![record(&pool, &[part(0, 4), part(8, 4)])];
-        take_in(&pool, &item, &Scan { records }).unwrap();
+        assert!(take_in(&pool, &item, &Scan { records }).is_ok());
         assert_eq!(pool.space().used, before.0.used + 8);
         assert_eq!(pool.core.data.image_bytes(), 8 * BLOCK_SIZE);
     }

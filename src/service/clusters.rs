@@ -164,8 +164,8 @@ impl Service {
             let what =
                 format!("no log of cluster '{name}' was found damaged when the pool was opened");
             return Err(ServiceError::new(ProblemCode::NothingLost, what).with_hint(format!(
-                "mount it: strongroom mount {name} MOUNTPOINT; if that is refused as corrupt, its log \
-                 rotted since: copy it out by strongroom salvage DEST, then delete it"
+                "mount it: strongroom mount {name} MOUNTPOINT; if that is refused again and again as \
+                 corrupt, its log rotted since: copy it out by strongroom salvage DEST"
             )));
         }
         log::warn!(

@@ -8,6 +8,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use crate::base::size::format_size;
+use crate::base::units::BLOCK_SIZE_U64;
 use crate::base::{Generation, ProblemCode, Timestamp};
 use crate::catalog::Catalog;
 use crate::crypto::{EngineKey, EngineWrap};
@@ -357,7 +358,7 @@ impl Service {
     /// # Errors
     /// [`ProblemCode::Usage`] for a size below the present one; the pool's.
     pub fn grow_pool(&self, size_bytes: u64) -> Result<(), ServiceError> {
-        let present = self.pool().device().size_bytes();
+        let present = self.pool().geometry().total_blocks * BLOCK_SIZE_U64;
         if size_bytes < present {
             let what = format!("the pool has {present} bytes and cannot shrink");
             return Err(ServiceError::new(ProblemCode::Usage, what)

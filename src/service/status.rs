@@ -27,7 +27,7 @@ impl Service {
             id: pool.id(),
             generation: pool.generation().get(),
             state: pool.state(),
-            size_bytes: pool.device().size_bytes(),
+            size_bytes: pool.geometry().total_blocks * BLOCK_SIZE_U64,
             used_bytes: space.used * BLOCK_SIZE_U64,
             free_bytes: space.free * BLOCK_SIZE_U64,
             pending_free_bytes: (space.pending_free + being_freed) * BLOCK_SIZE_U64,

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::limits::{EXTENT_BLOCKS_MAX, FILE_BYTES_MAX};
 use crate::base::units::{BLOCK_SIZE, BLOCK_SIZE_U64, InodeNo};
@@ -17,6 +18,9 @@ use crate::volume::items::{ExtentItem, InodeItem, REF_BYTES};
 
 /// Whole blocks in a write from which on they bypass the buffer.
 const STRAIGHT_BLOCKS: u64 = 16;
+
+/// Longest that a write waits for what deletions left to be freed.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Time now, as inodes keep it.
 pub(in crate::volume) fn now() -> FileTime {
@@ -37,10 +41,24 @@ impl Volume {
         data: &[u8],
         caller_may_keep_suid: bool,
     ) -> Result<usize> {
-        let _visit = self.enter_to_change()?;
-        let inode = self.file(ino)?;
-        self.write_inode(&inode, offset, data, caller_may_keep_suid)?;
+        self.with_room(|| {
+            let _visit = self.enter_to_change()?;
+            let inode = self.file(ino)?;
+            self.write_inode(&inode, offset, data, caller_may_keep_suid)
+        })?;
         Ok(data.len())
+    }
+
+    /// Does what adds. Where it is refused for want of room while something is being freed, that is
+    /// waited for, with no lock held, and it is tried again.
+    pub(in crate::volume) fn with_room<R>(&self, mut add: impl FnMut() -> Result<R>) -> Result<R> {
+        let begin = sys::clock::monotonic();
+        loop {
+            match add() {
+                Err(VolumeError::NoSpace) if self.backing.wait_for_room(begin + ROOM_WAIT_MAX) => {}
+                done => return done,
+            }
+        }
     }
 
     pub(in crate::volume) fn write_inode(

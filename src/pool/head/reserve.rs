@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Head;
 use crate::block::{Class, Urgency};
-use crate::pool::core::{Checkpointing, Core};
+use crate::pool::core::Core;
 use crate::pool::{Pool, PoolError};
 use crate::sys::clock;
 
@@ -15,8 +15,6 @@ const NODES_BESIDE: u64 = 6;
 /// Levels of a tree that are dirtied once for all that waits in buffers: the root, and the leaves
 /// that are counted by items.
 const LEVELS_COUNTED: usize = 2;
-/// Longest that an operation which adds waits for what deletions left to be freed.
-const FREEING_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Between two looks at what was freed.
 const FREEING_PAUSE: Duration = Duration::from_millis(50);
 
@@ -38,58 +36,50 @@ impl Drop for Reservation {
 impl Core {
     /// Promises room for `data_blocks` of data and `held` nodes, where there is room for `beside`
     /// nodes more. Where it is refused, and a checkpoint may give something back, one is awaited and
-    /// the question asked again; so it is for `patience` at most while what deletions left is freed.
+    /// the question asked again.
     fn promise(
         self: &Arc<Self>,
         data_blocks: u64,
         held: u64,
         beside: u64,
         urgency: Urgency,
-        patience: Duration,
     ) -> Result<Reservation, PoolError> {
-        let ask = || self.promise_now(data_blocks, held, beside, urgency);
-        match ask() {
+        match self.promise_now(data_blocks, held, beside, urgency) {
             Err(PoolError::Full) => {}
-            answer => return answer,
+            other => return other,
         }
-        if patience > Duration::ZERO && !Checkpointing::by_this_thread() {
-            match self.wait_for_freeing(patience, &ask)? {
-                Some(promise) => return Ok(promise),
-                None => self.check_writable()?,
-            }
-        }
+        let generation = self.gate.read().generation;
         if !self.space.may_gain() {
             return Err(PoolError::Full);
         }
-        let generation = self.gate.read().generation;
         self.wait_durable(generation)?;
-        ask()
+        self.promise_now(data_blocks, held, beside, urgency)
     }
 
-    /// While what deletions left is freed: asks again and again, after checkpoints that give out what
-    /// was freed. Nothing where that was in vain.
-    fn wait_for_freeing(
-        &self,
-        patience: Duration,
-        ask: &dyn Fn() -> Result<Reservation, PoolError>,
-    ) -> Result<Option<Reservation>, PoolError> {
-        let Some(_waiting) = self.freeing.enter() else { return Ok(None) };
-        let end = clock::monotonic() + patience;
-        while self.freeing.is_under_way()
-            && clock::monotonic() < end
-            && self.check_writable().is_ok()
-        {
+    /// While what deletions left is freed: waits until the pool has more room, `end` at the latest.
+    /// Whether it has. A checkpoint gives out what was freed.
+    fn wait_for_room(&self, end: Duration) -> bool {
+        let Some(_waiting) = self.freeing.enter() else { return false };
+        let before = self.space.report().free;
+        let mut held = 0;
+        while self.freeing.is_under_way() && clock::monotonic() < end {
             clock::sleep(FREEING_PAUSE);
-            if self.space.report().pending_free > 0 {
+            let pending = self.space.report().pending_free;
+            // What a reader holds does not come by another checkpoint.
+            if pending > held {
                 let generation = self.gate.read().generation;
-                self.wait_durable(generation)?;
+                if self.wait_durable(generation).is_err() {
+                    return false;
+                }
             }
-            match ask() {
-                Err(PoolError::Full) => {}
-                answer => return answer.map(Some),
+            let report = self.space.report();
+            if report.free > before {
+                return true;
             }
+            held = report.pending_free;
         }
-        Ok(None)
+        // Once all is freed, the next question decides.
+        !self.freeing.is_under_way()
     }
 
     fn promise_now(
@@ -114,9 +104,8 @@ impl Core {
 impl Head {
     /// Promises room for `data_blocks` of data and for the nodes that `items` edits may dirty,
     /// beside all that is promised and dirty in the pool already. Where it is refused, and a
-    /// checkpoint may give something back, one is awaited and the question asked again; so is, for
-    /// what adds, the freeing of what deletions left, for 5 s at most. Not to be called inside
-    /// [`Head::transact`].
+    /// checkpoint may give something back, one is awaited and the question asked again. Not to be
+    /// called inside [`Head::transact`].
     ///
     /// # Errors
     /// [`PoolError::Full`]; [`PoolError::ReadOnly`], so that nothing is accepted that can not be kept;
@@ -130,21 +119,23 @@ impl Head {
         self.core.check_writable()?;
         // Between the leaves and the root each level may get a node more, kept twice.
         let levels = self.state.read().levels.saturating_sub(LEVELS_COUNTED) as u64;
-        let patience = match urgency {
-            Urgency::Ordinary => FREEING_WAIT_MAX,
-            _ => Duration::ZERO,
-        };
-        self.core.promise(data_blocks, items + 2 * levels, NODES_BESIDE, urgency, patience)
+        self.core.promise(data_blocks, items + 2 * levels, NODES_BESIDE, urgency)
+    }
+
+    /// For whoever adds and was refused for want of room: waits, until `end` at the latest, while what
+    /// deletions left is freed. Whether it is worth another try. To be called without any lock.
+    #[must_use]
+    pub fn wait_for_room(&self, end: Duration) -> bool {
+        self.core.wait_for_room(end)
     }
 }
 
 impl Pool {
-    /// Promises room for `nodes` nodes, for a change of the catalog that adds to it. The freeing of
-    /// what deletions left, which is such a change itself, is not waited for.
+    /// Promises room for `nodes` nodes, for a change of the catalog that adds to it.
     ///
     /// # Errors
     /// [`PoolError::Full`]; those of a checkpoint.
     pub fn reserve_nodes(&self, nodes: u64) -> Result<Reservation, PoolError> {
-        self.core().promise(0, nodes, 0, Urgency::Ordinary, Duration::ZERO)
+        self.core().promise(0, nodes, 0, Urgency::Ordinary)
     }
 }

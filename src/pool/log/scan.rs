@@ -95,11 +95,10 @@ struct IntervalLog {
 /// [`PoolError::Corrupt`] where records that had been flushed are missing or where fewer than the
 /// decided number are there; the device's, also where what says which records count cannot be read.
 pub fn scan(request: &ScanRequest<'_>) -> Result<Scan, PoolError> {
-    if let Some(decided) = request.decided {
-        // Only whether they are all there: what stands behind them is nobody's.
-        return take_decided(request, read_intervals(request, Missing::IsTheEnd)?, decided);
-    }
     let intervals = read_intervals(request, Missing::IsDamage)?;
+    if let Some(decided) = request.decided {
+        return take_decided(request, intervals, decided);
+    }
     take_flushed(request.device, intervals, Missing::IsDamage)
 }
 
@@ -131,8 +130,14 @@ fn read_intervals(
     missing: Missing,
 ) -> Result<Vec<IntervalLog>, PoolError> {
     let lo = Rc::new(Zeroizing::new(*request.lo));
-    let first = read_interval(request, request.generation, request.half, &lo, missing)?;
+    // What stands behind the records that an opening has counted is nobody's.
+    let limit = request.decided.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    let first = read_interval(request, request.generation, request.half, &lo, (missing, limit))?;
+    let left = limit - first.records.len();
     let mut intervals = vec![first];
+    if left == 0 {
+        return Ok(intervals);
+    }
     // A third interval begins only when the first one's checkpoint is durable (rule 1), so one
     // switch at most can be followed from a durable superblock.
     let switch = intervals.first().and_then(|i| i.switch.clone());
@@ -141,7 +146,8 @@ fn read_intervals(
             return Err(corrupt("a log switch that leads nowhere", request.area));
         }
         let lo = Rc::new(switch.lo.clone());
-        intervals.push(read_interval(request, switch.generation, switch.half, &lo, missing)?);
+        let how = (missing, left);
+        intervals.push(read_interval(request, switch.generation, switch.half, &lo, how)?);
     }
     Ok(intervals)
 }
@@ -195,10 +201,11 @@ fn read_interval(
     generation: Generation,
     half: u8,
     lo: &Rc<Zeroizing<[u8; 32]>>,
-    missing: Missing,
+    how: (Missing, usize),
 ) -> Result<IntervalLog, PoolError> {
-    let (log, gap) = read_chain(request, generation, half, lo, missing)?;
-    let Some(gap) = gap.filter(|_| missing == Missing::IsDamage) else { return Ok(log) };
+    let (log, gap) = read_chain(request, generation, half, lo, how)?;
+    let looks = request.decided.is_none() && how.0 == Missing::IsDamage;
+    let Some(gap) = gap.filter(|_| looks) else { return Ok(log) };
     if flushed_beyond(request, half, &gap, lo)? {
         return Err(PoolError::Corrupt {
             what: "a record of the intent log that had been flushed",
@@ -214,13 +221,14 @@ struct Gap {
     place: RecordPlace,
 }
 
-/// The records of an interval up to its switch, or to the first that is not there.
+/// The records of an interval up to its switch, to the first that is not there, or as many as are
+/// asked for.
 fn read_chain(
     request: &ScanRequest<'_>,
     generation: Generation,
     half: u8,
     lo: &Rc<Zeroizing<[u8; 32]>>,
-    missing: Missing,
+    (missing, limit): (Missing, usize),
 ) -> Result<(IntervalLog, Option<Gap>), PoolError> {
     let run = half_run(request.area, half);
     let mut log = IntervalLog { records: Vec::new(), switch: None, mark: 0 };
@@ -233,7 +241,7 @@ fn read_chain(
         sequence: 0,
         previous: NO_PREVIOUS,
     };
-    loop {
+    while log.records.len() < limit {
         let record = match read_record(request.device, run, block, &place, lo) {
             Ok(Some(record)) => record,
             Ok(None) => break,
@@ -390,7 +398,8 @@ fn switched_and_flushed(
     let leads_on = |s: &&Switch| s.generation > missing.generation && s.half != half;
     let Some(switch) = switch.filter(leads_on) else { return Ok(false) };
     let lo = Rc::new(switch.lo.clone());
-    let (log, _) = read_chain(request, switch.generation, switch.half, &lo, Missing::IsDamage)?;
+    let how = (Missing::IsDamage, usize::MAX);
+    let (log, _) = read_chain(request, switch.generation, switch.half, &lo, how)?;
     Ok(log.mark > 0)
 }
 

@@ -1,6 +1,7 @@
 //! The backing that serves mounts: a head of the pool, or a snapshot's view.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::base::cursor::{Reader, Writer};
 use crate::base::units::{BlockAddr, Generation};
@@ -137,6 +138,9 @@ impl Backing for HeadBacking {
             }
         }
         Ok(())
+    }
+    fn wait_for_room(&self, end: Duration) -> bool {
+        self.head.wait_for_room(end)
     }
     fn reserve(&self, data_blocks: u64, items: u64, purpose: Purpose) -> Result<Reservation> {
         let urgency = match purpose {

@@ -17,6 +17,7 @@ pub mod memory;
 use std::any::Any;
 use std::ops::ControlFlow;
 use std::sync::Weak;
+use std::time::Duration;
 
 use crate::base::units::{BlockAddr, Generation};
 pub use crate::tree::Key;
@@ -165,6 +166,11 @@ pub trait Backing: Send + Sync {
     /// # Errors
     /// No space.
     fn reserve(&self, data_blocks: u64, items: u64, purpose: Purpose) -> Result<Reservation>;
+    /// After [`Backing::reserve`] was refused for want of room: waits, without a lock and until `end` at
+    /// the latest, while something is being freed. Whether another try is worth while.
+    fn wait_for_room(&self, _end: Duration) -> bool {
+        false
+    }
     /// Makes durable everything acknowledged before.
     ///
     /// # Errors
