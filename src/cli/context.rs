@@ -12,6 +12,7 @@ use crate::cli::progress::Progress;
 use crate::cli::start;
 use crate::control::{Client, Problem};
 use crate::daemon::Places;
+use crate::daemon::places::DEFAULT_POOL;
 
 /// How a command ends.
 pub(in crate::cli) type Outcome = Result<(), Problem>;
@@ -36,7 +37,11 @@ impl Context {
 
     /// The daemon's client, whether or not there is a daemon.
     pub fn client(&self) -> Client {
-        Client::new(&self.places.socket).trusting(self.places.pool_owner())
+        let client = Client::new(&self.places.socket).trusting(self.places.pool_owner());
+        // Who chose a socket and no pool wants whatever is served there.
+        let any = self.places.socket_chosen && self.places.pool == Path::new(DEFAULT_POOL);
+        let client = if any { client } else { client.of_pool(&self.places.pool) };
+        if self.out.quiet { client } else { client.telling(|text| Output::bare(false).note(text)) }
     }
 
     /// Asks a daemon, started where none serves the pool. One that ended in between was asked

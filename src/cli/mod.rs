@@ -55,8 +55,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Ok(line) => line,
         Err(error) => return usage(&error, json),
     };
-    let out = Output::new(&line.globals);
-    match dispatch(line) {
+    let out = Output::new(&line.globals).with_flags(place_flags(&arguments));
+    match dispatch(line, out) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             out.problem(&problem);
@@ -109,8 +109,30 @@ fn usage(error: &clap::Error, json: bool) -> ExitCode {
     }
 }
 
-fn dispatch(line: CommandLine) -> Outcome {
-    let context = Context::new(line.globals)?;
+/// The flags of a command line that say where the pool is, each followed by a space.
+fn place_flags(arguments: &[OsString]) -> &'static str {
+    let mut flags = String::new();
+    let mut words = arguments.iter().map(|a| a.to_string_lossy()).take_while(|a| a != "--");
+    while let Some(word) = words.next() {
+        let (flag, value) = match word.split_once('=') {
+            Some((flag, value)) => (flag.to_owned(), Some(value.to_owned())),
+            None => (word.to_string(), None),
+        };
+        if !["--pool", "--socket"].contains(&flag.as_str()) {
+            continue;
+        }
+        let value = value.or_else(|| words.next().map(|v| v.to_string())).unwrap_or_default();
+        let plain = value.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+:@%".contains(&b));
+        match plain {
+            true => flags.push_str(&format!("{flag} {value} ")),
+            false => flags.push_str(&format!("{flag} '{}' ", value.replace('\'', "'\\''"))),
+        }
+    }
+    flags.leak()
+}
+
+fn dispatch(line: CommandLine, out: Output) -> Outcome {
+    let context = Context { out, ..Context::new(line.globals)? };
     if let Command::Daemon(daemon) = line.command {
         return daemon_command::run(&context, daemon);
     }

@@ -5,11 +5,12 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use clap::CommandFactory;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use crate::base::ProblemCode;
-use crate::cli::args::Globals;
+use crate::cli::args::{CommandLine, Globals};
 use crate::control::Problem;
 
 /// How to print.
@@ -18,18 +19,46 @@ pub(in crate::cli) struct Output {
     pub json: bool,
     pub quiet: bool,
     color: bool,
+    /// What was said of the pool's place, for commands that are printed.
+    flags: &'static str,
 }
 
 impl Output {
     pub fn new(globals: &Globals) -> Self {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         let color = !plain && io::stderr().is_terminal();
-        Self { json: globals.json, quiet: globals.quiet, color }
+        Self { json: globals.json, quiet: globals.quiet, color, flags: "" }
     }
 
     /// Before the command line could be read.
     pub fn bare(json: bool) -> Self {
-        Self { json, quiet: false, color: false }
+        Self { json, quiet: false, color: false, flags: "" }
+    }
+
+    /// The same for whoever named the pool's place by these flags: so does what he is told to type.
+    pub fn with_flags(self, flags: &'static str) -> Self {
+        Self { flags, ..self }
+    }
+
+    /// The text, with the flags in each command of ours that stands in it.
+    pub fn with_flags_in(self, text: &str) -> String {
+        const NAME: &str = "strongroom ";
+        if self.flags.is_empty() {
+            return text.to_owned();
+        }
+        let mut parts = text.split(NAME);
+        let mut out = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let word: String =
+                part.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+            let is_command = CommandLine::command().find_subcommand(&word).is_some();
+            out.push_str(NAME);
+            if is_command {
+                out.push_str(self.flags);
+            }
+            out.push_str(part);
+        }
+        out
     }
 
     /// Whether progress is of use to somebody.
@@ -117,6 +146,7 @@ impl Output {
 
     /// Why a command failed: one line, or one document.
     pub fn problem(self, problem: &Problem) {
+        let problem = &problem.clone().with_hint(self.with_flags_in(problem.hint()));
         let mut err = io::stderr().lock();
         let _ = if self.json {
             writeln!(err, "{}", problem.to_value())
@@ -178,6 +208,18 @@ pub(in crate::cli) fn or_dash<T: ToString>(value: Option<T>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_named_a_pool_is_told_commands_that_name_it() {
+        let out = Output::bare(false).with_flags("--pool /p ");
+        let text = "mend it: strongroom key enable k1; or see strongroom itself, strongroom status";
+        assert_eq!(
+            out.with_flags_in(text),
+            "mend it: strongroom --pool /p key enable k1; or see strongroom itself, \
+             strongroom --pool /p status"
+        );
+        assert_eq!(Output::bare(false).with_flags_in(text), text);
+    }
 
     #[test]
     fn tables_are_aligned_and_names_cannot_break_a_line() {

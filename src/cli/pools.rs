@@ -30,6 +30,9 @@ pub(in crate::cli) fn status(context: &Context, refresh: bool) -> Outcome {
     env!("CARGO_PKG_VERSION").clone_into(&mut status.version);
     status.dead_mounts = dead_mounts::find();
     status.next_steps.extend(dead_mounts::next_steps(&status.dead_mounts));
+    if !context.out.json {
+        status.next_steps.iter_mut().for_each(|step| *step = context.out.with_flags_in(step));
+    }
     context.out.reply(&status, status_text)?;
     context.out.warn_of(&status.warnings);
     Ok(())

@@ -1,5 +1,6 @@
 //! What a daemon does for its peers: one method per route.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::ids::SnapshotPrefix;
@@ -63,6 +64,7 @@ pub struct Gauge {
 /// `refresh` asks key providers (3 s at most per distinct key) instead of showing the last answer.
 #[allow(missing_docs)] // one line per route, in the table of routes.rs
 pub trait Api: Send + Sync + 'static {
+    fn check_pool(&self, named: &Path) -> Reply<()>;
     fn status(&self, call: &Call<'_>, refresh: bool) -> Reply<Status>;
     fn gauges(&self) -> Vec<Gauge>;
 

@@ -25,6 +25,10 @@ const JOB_POLL: Duration = Duration::from_millis(200);
 /// often.
 const PATIENCE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
+/// A daemon that is silent for so long is told of.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Names the pool that a request is meant for, percent-encoded.
+pub(in crate::control) const POOL_HEADER: &str = "strongroom-pool";
 /// Answered by the server itself, at once.
 const SMALLEST: &str = "/v1/jobs";
 
@@ -33,6 +37,10 @@ const SMALLEST: &str = "/v1/jobs";
 pub struct Client {
     socket: PathBuf,
     pool_owner: Option<u32>,
+    /// The pool that is meant.
+    pool: Option<PathBuf>,
+    /// Told what is waited for.
+    waiting: Option<fn(&str)>,
 }
 
 /// One part of a path, percent-encoded.
@@ -53,7 +61,19 @@ impl Client {
     /// A client of that socket; nothing is connected yet.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { socket: socket.into(), pool_owner: None }
+        Self { socket: socket.into(), pool_owner: None, pool: None, waiting: None }
+    }
+
+    /// The same that is answered by the daemon of this pool alone, whatever the socket's place.
+    #[must_use]
+    pub fn of_pool(self, pool: &Path) -> Self {
+        Self { pool: Some(pool.to_owned()), ..self }
+    }
+
+    /// The same that tells, once for each request, that a daemon is silent.
+    #[must_use]
+    pub fn telling(self, waiting: fn(&str)) -> Self {
+        Self { waiting: Some(waiting), ..self }
     }
 
     /// The same that speaks to a daemon of the pool's owner, too.
@@ -73,9 +93,16 @@ impl Client {
     ///
     /// # Errors
     /// [`ProblemCode::Forbidden`] where this user may not connect, so cannot know, or somebody
-    /// serves it who is not to be trusted.
+    /// serves it who is not to be trusted; [`ProblemCode::Config`] where another pool is served.
     pub fn is_served(&self) -> Reply<bool> {
         match self.ask("GET", SMALLEST, None) {
+            Ok(answer) if answer.status >= 300 => {
+                match Problem::from_bytes(answer.status, &answer.body) {
+                    // It serves another pool.
+                    problem if problem.code == ProblemCode::Config => Err(problem),
+                    _ => Ok(true),
+                }
+            }
             Ok(_) => Ok(true),
             Err(problem) if problem.code == ProblemCode::NoDaemon => Ok(false),
             Err(problem) => Err(problem),
@@ -212,6 +239,9 @@ impl Client {
             "{method} {path} HTTP/1.1\r\nHost: strongroom\r\nAccept: application/json\r\n\
              Connection: close\r\n"
         );
+        if let Some(pool) = self.pool.as_ref().and_then(|pool| pool.to_str()) {
+            let _ = write!(request, "{POOL_HEADER}: {}\r\n", segment(pool));
+        }
         if let Some(body) = body {
             let length = body.len();
             let _ =
@@ -221,14 +251,46 @@ impl Client {
         let sent = stream
             .write_all(request.as_bytes())
             .and_then(|()| stream.write_all(body.unwrap_or_default()));
-        let mut bytes = Vec::new();
-        let received = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes);
+        let (bytes, received) = self.receive(&stream);
         // An answer that came counts more than an error in sending the rest of the request.
-        parse(&bytes).ok_or_else(|| match sent.and(received.map(|_| ())) {
+        parse(&bytes).ok_or_else(|| match sent.and(received) {
             Err(error) => Unheard::NoAnswer(error.to_string()),
             Ok(()) => Unheard::NoAnswer("it ended before; its log says why".to_owned()),
         })
     }
+}
+
+impl Client {
+    /// What comes until the other end is closed, and whether that was all. A daemon may be stopped,
+    /// or its device hang: that it is silent is told.
+    fn receive(&self, stream: &UnixStream) -> (Vec<u8>, io::Result<()>) {
+        let mut bytes = Vec::new();
+        let mut silence = self.waiting.map(|_| SILENCE);
+        loop {
+            let read = stream
+                .set_read_timeout(silence)
+                .and_then(|()| stream.take(ANSWER_BYTES_MAX).read_to_end(&mut bytes));
+            match read {
+                Err(error) if silence.take().is_some() && is_timeout(&error) => {
+                    self.tell_of_silence(stream);
+                }
+                read => return (bytes, read.map(|_| ())),
+            }
+        }
+    }
+
+    fn tell_of_silence(&self, stream: &UnixStream) {
+        let Some(waiting) = self.waiting else { return };
+        let who = sys::peer::of(stream).map_or_else(
+            |_| "the daemon".to_owned(),
+            |peer| format!("the daemon (process {0}; its state: ps -o stat= {0})", peer.pid),
+        );
+        waiting(&format!("waiting: {who} has not answered yet"));
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Why there is no answer.
@@ -293,6 +355,9 @@ fn no_answer(why: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -313,6 +378,26 @@ mod tests {
         assert!(!client.trusts(1001, 1000) && !client.trusts(1001, 0));
         let client = client.trusting(Some(1001));
         assert!(client.trusts(1001, 1000) && client.trusts(1001, 0) && !client.trusts(1002, 0));
+    }
+
+    #[test]
+    fn a_daemon_that_is_silent_for_long_is_told_of_and_waited_for() {
+        static TOLD: AtomicUsize = AtomicUsize::new(0);
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let daemon = sys::threads::spawn("silent", move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            sys::clock::sleep(SILENCE + Duration::from_secs(1));
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+        });
+        let client = Client::new(socket).telling(|text| {
+            assert!(text.contains(&std::process::id().to_string()), "{text}");
+            TOLD.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(client.get_text("/v1/status").unwrap(), "{}");
+        assert_eq!(TOLD.load(Ordering::Relaxed), 1);
+        daemon.join().unwrap();
     }
 
     #[test]

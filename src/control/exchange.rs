@@ -1,5 +1,6 @@
 //! One request and its answer: who may, what was asked, the call, the reply or the problem.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::base::cursor::Writer;
 use crate::base::{ProblemCode, limits};
 use crate::control::api::{Api, Call, Progress, Reply};
+use crate::control::client::POOL_HEADER;
 use crate::control::jobs::Jobs;
 use crate::control::metrics_text;
 use crate::control::problem::{Problem, http_status};
@@ -90,6 +92,9 @@ pub(in crate::control) async fn answer(
     let answered = if shared.access.allows(&peer) {
         match body {
             Ok(body) => {
+                if let Err(problem) = check_pool(shared, &head.headers) {
+                    return Answer::problem(&problem).into_response();
+                }
                 let path = head.uri.path();
                 route(shared, peer, head.method.as_str(), path, head.uri.query(), body).await
             }
@@ -104,6 +109,17 @@ pub(in crate::control) async fn answer(
         )
     };
     answered.into_response()
+}
+
+/// That the request is meant for the pool that is served, where it says for which.
+fn check_pool(shared: &Shared, headers: &HeaderMap) -> Reply<()> {
+    let Some(named) = headers.get(POOL_HEADER) else { return Ok(()) };
+    let named = named.to_str().ok().and_then(routes::decode);
+    let Some(named) = named else {
+        let detail = format!("the header {POOL_HEADER} is no percent-encoded path");
+        return Err(Problem::new(ProblemCode::BadRequest, detail));
+    };
+    shared.api.check_pool(Path::new(&named))
 }
 
 /// The body. It may hold a passphrase: no copy of it is left behind.

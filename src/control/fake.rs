@@ -1,5 +1,7 @@
 //! A daemon of nothing, for tests of the wire.
 
+use std::path::Path;
+
 use crate::base::ids::SnapshotPrefix;
 use crate::base::{
     ClusterId, ClusterName, EncryptionKeyId, PoolId, ProblemCode, SnapshotId, Timestamp,
@@ -96,6 +98,12 @@ fn pool() -> Pool {
 impl Api for Fake {
     fn status(&self, _: &Call<'_>, _: bool) -> Reply<Status> {
         Err(Problem::new(ProblemCode::Unsupported, "the fake has no status"))
+    }
+    fn check_pool(&self, named: &Path) -> Reply<()> {
+        match named == Path::new("/other pool") {
+            true => Err(Problem::new(ProblemCode::Config, "the other pool is served")),
+            false => Ok(()),
+        }
     }
     fn gauges(&self) -> Vec<Gauge> {
         Vec::new()

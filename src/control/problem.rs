@@ -58,6 +58,12 @@ impl Problem {
         self
     }
 
+    /// What to do, where there is something to do; empty where there is not.
+    #[must_use]
+    pub fn hint(&self) -> &str {
+        &self.hint
+    }
+
     /// The exit status of a command that ends in it.
     #[must_use]
     pub const fn exit_status(&self) -> u8 {

@@ -334,7 +334,7 @@ pub(in crate::control) fn query(route: &Route, text: &str) -> Reply<Vec<(String,
 }
 
 /// Percent-decoded UTF-8.
-fn decode(text: &str) -> Option<String> {
+pub(in crate::control) fn decode(text: &str) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {

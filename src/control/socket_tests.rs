@@ -16,7 +16,7 @@ use crate::control::types::{
     Cluster, ClusterDeleted, CreateCluster, DeleteKey, Empty, Key, List, RestoreRequest, Restored,
     Snapshot,
 };
-use crate::control::{Client, client};
+use crate::control::{Client, Problem, client};
 use crate::sys;
 
 struct Running {
@@ -130,6 +130,23 @@ fn a_key_that_is_absent_is_absent_in_json() {
     assert!(!answer.contains("encryptionKeyId"), "{answer}");
     let snapshots: List<Snapshot> = running.client().get("/v1/snapshots?cluster=db").unwrap();
     assert_eq!(snapshots.results[0].key_version, Some(1));
+}
+
+#[test]
+fn a_request_that_is_meant_for_another_pool_is_refused_before_anything_is_done() {
+    let running = Running::start();
+    let meant_for = |pool: &str| {
+        let client = running.client().of_pool(std::path::Path::new(pool));
+        let answer: Result<ClusterDeleted, Problem> =
+            client.send("DELETE", "/v1/clusters/db", &Empty {}, &mut |_, _| {});
+        answer.map(|deleted| deleted.name).map_err(|problem| problem.code)
+    };
+    assert_eq!(meant_for("/other pool"), Err(ProblemCode::Config));
+    assert_eq!(meant_for("/its own"), Ok("db".parse().unwrap()));
+    let other = running.client().of_pool(std::path::Path::new("/other pool"));
+    assert_eq!(other.is_served().unwrap_err().code, ProblemCode::Config);
+    let raw = "GET /v1/clusters HTTP/1.1\r\nHost: x\r\nStrongroom-Pool: %zz\r\n\r\n";
+    assert_eq!(status(&running.raw(raw.as_bytes())), 400);
 }
 
 #[test]

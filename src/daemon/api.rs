@@ -1,5 +1,6 @@
 //! The control socket's requests as uses of the service.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crate::control::{Api, Call, Gauge, Problem, Reply};
 use crate::daemon::audit::Audit;
 use crate::daemon::ending::{End, Ender};
 use crate::daemon::{told, told_check};
+use crate::device;
 use crate::service::types::PoolState as InnerState;
 use crate::service::{
     MountOwner, MountRequest, RootSecretSpec, ScrubWhat, Service, UmountWhat, Which,
@@ -101,6 +103,24 @@ impl DaemonApi {
 }
 
 impl Api for DaemonApi {
+    fn check_pool(&self, named: &Path) -> Reply<()> {
+        let own = self.service.pool_path();
+        if named == own {
+            return Ok(());
+        }
+        let identity = |path| {
+            let (place, _) = device::locate(path).ok()?;
+            std::fs::metadata(place).ok().map(|m| (m.dev(), m.ino()))
+        };
+        if identity(own).is_some_and(|own| identity(named) == Some(own)) {
+            return Ok(());
+        }
+        let (own, named) = (own.display(), named.display());
+        let detail = format!("the socket is that of the pool {own}, and --pool names {named}");
+        Err(Problem::new(ProblemCode::Config, detail)
+            .with_hint(format!("leave out --socket and STRONGROOM_SOCKET, or name {own}")))
+    }
+
     fn status(&self, _: &Call<'_>, refresh: bool) -> Reply<Status> {
         let status = self.service.status(refresh).map_err(told::problem)?;
         Ok(told::status(status, &self.warnings))

@@ -172,6 +172,7 @@ impl Service {
             "cluster '{name}' ({}) goes on without what is damaged in its log, as was asked for",
             info.id
         );
+        self.forget_why_absent(info.id);
         self.cluster(name, false)
     }
 

@@ -353,6 +353,12 @@ impl Service {
         Ok(())
     }
 
+    /// Where the pool stands, as it was named.
+    #[must_use]
+    pub fn pool_path(&self) -> &Path {
+        &self.pool_path
+    }
+
     /// Grows the pool.
     ///
     /// # Errors

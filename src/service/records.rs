@@ -205,6 +205,13 @@ impl Service {
         }
     }
 
+    /// What kept a cluster from being mounted again is over.
+    pub(in crate::service) fn forget_why_absent(&self, cluster: ClusterId) {
+        let mut recorded = self.records.lock();
+        let of_cluster = |a: &&mut Absent| a.record.subject() == Subject::Cluster(cluster);
+        recorded.absent.iter_mut().filter(of_cluster).for_each(|absent| absent.why = None);
+    }
+
     /// What to do about the mounts that could not be made again, a line each.
     pub(in crate::service) fn mounts_not_made_again(&self) -> Vec<String> {
         let absent = self.records.lock().absent.clone();

@@ -32,9 +32,9 @@ impl Report {
         let log = any(&|d| matches!(d, Defect::Log { .. }));
         add(
             log,
-            "writes that were acknowledged after the last checkpoint are in a damaged log: look for \
-             them in a copy of the pool; `strongroom salvage DEST` copies what can be read of them; the \
-             cluster's snapshots and the other clusters open",
+            "writes that were acknowledged after the last checkpoint are in a damaged log: go on with \
+             what comes before the damage by `strongroom cluster accept-log-loss NAME`, or restore a \
+             snapshot; what comes behind it may be in a copy of the pool",
         );
         let damaged = self.damaged();
         let root = any(&|d| matches!(d, Defect::Root { .. }))

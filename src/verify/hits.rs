@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::base::InodeNo;
+use crate::base::limits::FILE_BYTES_MAX;
 use crate::verify::findings::Owner;
 
 /// Hits kept of one finding; more are counted.
@@ -46,7 +47,7 @@ impl Hit {
         let perhaps = if self.locked { " (locked), perhaps" } else { "" };
         let file = self.file.as_ref().map(|file| match file.range {
             Some((offset, bytes)) => {
-                format!(": inode {}, {bytes} bytes at offset {offset}", file.inode)
+                format!(": inode {}, {}", file.inode, part(offset, bytes))
             }
             None => format!(": inode {}, its attributes or names", file.inode),
         });
@@ -70,9 +71,17 @@ impl fmt::Display for Hit {
             names => write!(f, " (inode {}, {names} names)", file.inode)?,
         }
         match file.range {
-            Some((offset, bytes)) => write!(f, ", {bytes} bytes at offset {offset}"),
+            Some((offset, bytes)) => write!(f, ", {}", part(offset, bytes)),
             None => f.write_str(", its attributes or names"),
         }
+    }
+}
+
+/// A part of a file; what a lost leaf covers may have no end but the file's.
+fn part(offset: u64, bytes: u64) -> String {
+    match offset.saturating_add(bytes) >= FILE_BYTES_MAX {
+        true => format!("from offset {offset} on"),
+        false => format!("{bytes} bytes at offset {offset}"),
     }
 }
 

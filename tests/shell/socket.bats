@@ -114,3 +114,23 @@ make_place() { # FOLDER
         mountpoint -q "$work/m"
     done
 }
+
+@test "who names a pool is not served by the socket of another one" {
+    make_pool
+    sr cluster create db
+    local socket=$STRONGROOM_POOL/control.sock
+    STRONGROOM_POOL=$work/second sr init --size 256M > "$work/second.out" 2>&1
+    fails 1 --pool "$work/second" --socket "$socket" cluster delete db --yes
+    [[ $output == *"the socket is that of the pool $STRONGROOM_POOL, and --pool names $work/second"* ]]
+    fails 1 --pool "$work/second" --socket "$socket" shutdown
+    sr cluster show db > /dev/null
+    # Who names a socket alone means whatever is served there; an image in a directory is that directory.
+    env -u STRONGROOM_POOL "$STRONGROOM_BIN" --socket "$socket" cluster show db > /dev/null
+    sr --pool "$STRONGROOM_POOL/pool.img" cluster show db > /dev/null
+    # What is to be typed names the pool as the command did.
+    sr --pool "$STRONGROOM_POOL" shutdown
+    both --pool "$STRONGROOM_POOL" status
+    [[ $output == *"strongroom --pool $STRONGROOM_POOL daemon"* ]]
+    sr --pool "$STRONGROOM_POOL/pool.img" cluster show db > /dev/null
+    [ -S "$socket" ]
+}

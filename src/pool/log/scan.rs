@@ -143,7 +143,7 @@ fn read_intervals(
     let switch = intervals.first().and_then(|i| i.switch.clone());
     if let Some(switch) = switch {
         if switch.generation <= request.generation || switch.half == request.half {
-            return Err(corrupt("a log switch that leads nowhere", request.area));
+            return Err(corrupt("log switch, which leads nowhere,", request.area));
         }
         let lo = Rc::new(switch.lo.clone());
         let how = (missing, left);
@@ -208,7 +208,7 @@ fn read_interval(
     let Some(gap) = gap.filter(|_| looks) else { return Ok(log) };
     if flushed_beyond(request, half, &gap, lo)? {
         return Err(PoolError::Corrupt {
-            what: "a record of the intent log that had been flushed",
+            what: "record of the intent log that had been flushed",
             addr: half_run(request.area, half).addr.plus(gap.block),
         });
     }
