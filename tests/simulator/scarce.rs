@@ -166,6 +166,8 @@ impl World {
             false => self.outcome(done, None),
         };
         if matches!(outcome, Outcome::Refused) {
+            // A failure that is still to come is none of this look's.
+            self.faults.heal();
             let found = volume::look(&self.volume(cluster));
             let (before, wanted) = (before.seen(), after.seen());
             let whole = is_between(&found, &before, &wanted);
