@@ -2,7 +2,6 @@
 //! daemon that it speaks to.
 
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::base::{ProblemCode, limits};
@@ -88,15 +87,10 @@ fn resolve(path: &Path) -> Result<PathBuf, Problem> {
     Ok(resolved.unwrap_or(path))
 }
 
-/// The directory, where the image in it was named: one that is served, or into which nobody else
-/// gets, as `init` makes it.
+/// A served directory, where its image was named.
 fn whole(pool: PathBuf) -> PathBuf {
-    let is_whole = |directory: &Path| {
-        let private = || std::fs::metadata(directory).is_ok_and(|m| m.mode() & 0o077 == 0);
-        directory.join(SOCKET).exists() || private()
-    };
     match pool.parent() {
-        Some(directory) if pool.ends_with(IMAGE_NAME) && is_whole(directory) => {
+        Some(directory) if pool.ends_with(IMAGE_NAME) && directory.join(SOCKET).exists() => {
             directory.to_owned()
         }
         _ => pool,
