@@ -193,7 +193,7 @@ impl Catalog {
             return Ok(());
         }
         let name = state.index.name(id)?.clone();
-        Err(match self.pool.damaged_logs()?.contains(&id) {
+        Err(match self.pool.is_log_damaged(id)? {
             true => CatalogError::LogLost(name),
             false => CatalogError::LogOutstanding(name),
         })
@@ -207,7 +207,7 @@ impl Catalog {
     pub fn accept_log_loss(&self, name: &ClusterName) -> Result<bool, CatalogError> {
         let _changes = self.changes.lock();
         let id = self.state.lock().check_closed(name)?;
-        if !self.pool.damaged_logs()?.contains(&id) {
+        if !self.pool.is_log_damaged(id)? {
             return Ok(false);
         }
         let accept = self.change(Vec::new(), false, move |edit| edit.storage.accept_log_loss(id));
@@ -343,13 +343,10 @@ impl Catalog {
         };
         if due {
             let _changes = self.changes.lock();
-            let step = self.change(Vec::new(), false, move |edit| {
+            self.change(Vec::new(), false, move |edit| {
                 steps::step(edit.table, edit.storage, edit.progress, budget)
-            });
-            if step.is_err() {
-                self.pool.set_freeing_left(false);
-            }
-            step?;
+            })
+            .inspect_err(|_| self.pool.set_freeing_left(false))?;
         } else {
             self.pool.set_freeing_left(false);
         }

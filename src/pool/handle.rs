@@ -141,6 +141,14 @@ impl Pool {
         Ok(self.log_item(cluster)?.is_some_and(|item| item.outstanding.is_some()))
     }
 
+    /// Whether this cluster's log was found damaged by an opening ([`PoolError::LogLost`]).
+    ///
+    /// # Errors
+    /// [`PoolError::Corrupt`]; the tree's.
+    pub fn is_log_damaged(&self, cluster: ClusterId) -> Result<bool, PoolError> {
+        Ok(self.log_item(cluster)?.is_some_and(|item| item.is_damaged()))
+    }
+
     /// Clusters whose log was found damaged by an opening ([`PoolError::LogLost`]).
     ///
     /// # Errors
